@@ -1,0 +1,266 @@
+"""The seam between a node and what runs its sandboxes.
+
+An engine turns a root filesystem into running machines and running machines into snapshots. It knows no
+templates, no deadlines and no users: `node` decides what to boot, fork and end. Each engine is a folder
+beside this file (`gvisor`, `fake`), and is done when it passes `tests/contract/test_engine.py`.
+
+Lifecycle of a machine:
+
+    boot ───────────────┐
+                        ├──> Machine ──checkpoint──> Snapshot      (the machine goes on)
+    prepare ─> Blank ───┘        │
+          restore(blank, snap)   └──pause/resume, destroy
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+__all__ = [
+    "Blank",
+    "ByteStream",
+    "Engine",
+    "EngineError",
+    "EngineFault",
+    "Machine",
+    "MachineEnd",
+    "MachineSpec",
+    "Probe",
+    "ProbeCheck",
+    "Resources",
+    "Snapshot",
+    "Usage",
+]
+
+
+class EngineFault(enum.Enum):
+    """Why an engine could not do what it was asked."""
+
+    UNAVAILABLE = "unavailable"  # the engine cannot run on this machine: missing or too old
+    NO_SPACE = "no_space"  # the disk or memory that snapshots live in is full
+    TIMED_OUT = "timed_out"  # the engine did not answer in time
+    FAILED = "failed"  # anything else the engine reported
+
+
+class EngineError(Exception):
+    """An engine operation failed; whatever it had made is gone again.
+
+    Args:
+        message: what failed, on which machine, and why.
+        fault: the class of failure.
+        remediation: what a person can do, empty if nothing.
+    """
+
+    def __init__(
+        self, message: str, *, fault: EngineFault = EngineFault.FAILED, remediation: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.remediation = remediation
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits of one machine.
+
+    Attributes:
+        vcpu_count: CPUs it may use at the same time, at least 1.
+        memory_mib: memory it may use, its files included, in MiB.
+        process_limit: host tasks it may have.
+    """
+
+    vcpu_count: int = 1
+    memory_mib: int = 512
+    process_limit: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """What a machine is made of; equal specs are interchangeable as blanks.
+
+    Attributes:
+        rootfs: host folder with the root filesystem. Shared and never written to.
+        guest: host folder mounted read-only at `/opt/mitos`; holds `agent` and `kernels/`.
+        resources: limits.
+        environment: variables of PID 1, inherited by everything inside.
+    """
+
+    rootfs: Path
+    guest: Path
+    resources: Resources = field(default_factory=Resources)
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+class MachineEnd(enum.Enum):
+    """Why a machine is no longer running."""
+
+    DESTROYED = "destroyed"  # the node asked for it
+    EXITED = "exited"  # its PID 1 ended by itself
+    OUT_OF_MEMORY = "out_of_memory"  # the kernel of the host killed it at its memory limit
+    LOST = "lost"  # its processes vanished for a reason we do not know
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A machine's memory, processes and files at one instant, in a folder.
+
+    Attributes:
+        directory: owned by whoever asked for the checkpoint; deleting it deletes the snapshot.
+        spec: the spec a blank must have to be restored from it.
+    """
+
+    directory: Path
+    spec: MachineSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a machine uses now: resident memory in bytes, CPU time in seconds since it began."""
+
+    memory_bytes: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeCheck:
+    """One line of an engine's self-examination."""
+
+    name: str
+    passed: bool
+    detail: str
+    remediation: str = ""
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Whether an engine can run here, and what was looked at."""
+
+    engine: str
+    checks: tuple[ProbeCheck, ...]
+
+    @property
+    def usable(self) -> bool:
+        """True when every required check passed."""
+        return all(check.passed for check in self.checks if check.required)
+
+
+class ByteStream(Protocol):
+    """A machine's link to its agent: an ordered, reliable stream of bytes."""
+
+    async def read(self) -> bytes:
+        """Waits for bytes; returns 1 to 262,144 of them, or b"" once the other side is gone."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Writes all of `data`, waiting while the other side is slow.
+
+        Raises:
+            ConnectionError: the other side is gone.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Frees the descriptors; pending reads return b"". Idempotent."""
+        ...
+
+
+class Machine(Protocol):
+    """A running machine. Owned by whoever got it from the engine, who must `destroy` it."""
+
+    @property
+    def id(self) -> str:
+        """Unique among the engine's machines; letters, digits, `-`."""
+        ...
+
+    @property
+    def spec(self) -> MachineSpec: ...
+
+    @property
+    def link(self) -> ByteStream:
+        """The stream to the agent, open from the moment the machine exists."""
+        ...
+
+    async def wait_end(self) -> MachineEnd:
+        """Waits until the machine no longer runs, and says why. Any number of callers."""
+        ...
+
+    async def usage(self) -> Usage:
+        """What it uses now."""
+        ...
+
+
+class Blank(Protocol):
+    """A prepared place for a restore. Owned by whoever got it; `restore` consumes it."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def spec(self) -> MachineSpec: ...
+
+
+class Engine(Protocol):
+    """Runs machines. Every method leaves nothing behind when it raises `EngineError`.
+
+    Methods may be called concurrently for different machines. For one machine the caller sees to it that
+    `checkpoint`, `pause`, `resume` do not overlap; `destroy` may come at any time and wins.
+    """
+
+    name: str
+
+    async def probe(self) -> Probe:
+        """Looks at this machine; starts nothing that outlives the call."""
+        ...
+
+    async def start(self) -> None:
+        """Makes the engine's folders and removes what a crashed predecessor left in them.
+
+        Raises:
+            EngineError: `UNAVAILABLE` when `probe` finds the engine not usable.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Destroys every machine and blank. Idempotent."""
+        ...
+
+    async def boot(self, spec: MachineSpec) -> Machine:
+        """Starts a machine cold: PID 1 is `/opt/mitos/agent`."""
+        ...
+
+    async def prepare(self, spec: MachineSpec) -> Blank:
+        """Makes a blank that can take any snapshot of an equal spec."""
+        ...
+
+    async def checkpoint(self, machine: Machine, directory: Path) -> Snapshot:
+        """Writes the machine's whole state into `directory` (made if absent); the machine goes on.
+
+        Processes stand still from the instant of the snapshot until it is written.
+        On failure the machine still runs and the directory is removed.
+        """
+        ...
+
+    async def restore(self, blank: Blank, snapshot: Snapshot) -> Machine:
+        """Fills the blank with the snapshot: a machine that goes on from the snapshot's instant.
+
+        The blank is consumed, also on failure. The snapshot may be restored any number of times,
+        also at the same time, and may be deleted as soon as all restores from it have returned.
+        """
+        ...
+
+    async def pause(self, machine: Machine) -> None:
+        """Stops every process; returns when none runs. Idempotent."""
+        ...
+
+    async def resume(self, machine: Machine) -> None:
+        """Undoes `pause`. Idempotent."""
+        ...
+
+    async def destroy(self, item: Machine | Blank) -> None:
+        """Ends a machine or blank and removes its processes, mounts, folders, cgroups. Idempotent."""
+        ...
