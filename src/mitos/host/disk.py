@@ -1,0 +1,41 @@
+"""Space on the host's file systems: how much is free, and holding some before it is needed."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+
+__all__ = ["free_bytes", "reserve"]
+
+_FALLOC_FL_KEEP_SIZE = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.fallocate.restype = ctypes.c_int
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that may still be written on the file system of `path`."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def reserve(descriptor: int, size_bytes: int) -> None:
+    """Takes space for the first bytes of a file; its length stays as it is.
+
+    On tmpfs the memory is charged to the caller instead of to whoever writes the bytes later. On a
+    file system that cannot reserve, nothing happens. Truncating the file to its length gives back
+    what was not used.
+
+    Raises:
+        OSError: the space is not there (`ENOSPC`, `EDQUOT`); nothing is held then.
+    """
+    while size_bytes > 0:
+        if _libc.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, size_bytes) == 0:
+            return
+        code = ctypes.get_errno()
+        if code in (errno.EOPNOTSUPP, errno.ENOSYS):
+            return
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))

@@ -1,0 +1,99 @@
+"""A process that is not our child, followed by a descriptor so that its id cannot be mistaken.
+
+A pidfd names one process for ever: signals never reach a later process with the same id, and the
+descriptor becomes readable when the process ends. Sandboxes are started by a command that leaves
+them to init, so this is how their end is noticed. `process` runs commands that are our children.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["ProcessWatch"]
+
+
+class ProcessWatch:
+    """Watches one process. Owned by whoever opened it, who must `close` it."""
+
+    def __init__(self, pid: int, descriptor: int) -> None:
+        self.pid = pid
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self._callbacks: list[Callable[[], None]] = []
+        self._loop.add_reader(descriptor, self._on_end)
+
+    @classmethod
+    def open(cls, pid: int, *, argument: str) -> ProcessWatch:
+        """Starts to watch a process.
+
+        Args:
+            pid: its id. argument: a word its command line must have, which shows that it is the
+                process that is meant.
+
+        Raises:
+            ProcessLookupError: there is no such process, or it is another one.
+        """
+        descriptor = os.pidfd_open(pid)
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if os.fsencode(argument) not in words:
+                raise ProcessLookupError(
+                    f"process {pid} does not have {argument} in its command line"
+                )
+            return cls(pid, descriptor)
+        except FileNotFoundError as exc:
+            os.close(descriptor)
+            raise ProcessLookupError(f"process {pid} is gone") from exc
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    @property
+    def ended(self) -> bool:
+        """True once its end was noticed."""
+        return self._ended.is_set()
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called once, when the process has ended."""
+        if self.ended:
+            callback()
+            return
+        self._callbacks.append(callback)
+
+    async def wait(self) -> None:
+        """Waits until the process has ended."""
+        await self._ended.wait()
+
+    def kill(self) -> None:
+        """Sends SIGKILL; does nothing when it has ended."""
+        if self._descriptor >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Stops watching. Idempotent."""
+        if self._descriptor < 0:
+            return
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._reap()
+
+    def _on_end(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+        self._reap()
+        self._ended.set()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def _reap(self) -> None:
+        # Where we are the init of a container or a subreaper, orphans are ours to collect.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
