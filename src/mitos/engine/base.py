@@ -1,8 +1,9 @@
 """The seam between a node and what runs its sandboxes.
 
-An engine turns a root filesystem into running machines and running machines into snapshots. It knows no
-templates, no deadlines and no users: `node` decides what to boot, fork and end. Each engine is a folder
-beside this file (`gvisor`, `fake`), and is done when it passes `tests/contract/test_engine.py`.
+An engine turns a root filesystem into running machines and running machines into snapshots. It
+knows no templates, no deadlines and no users: `node` decides what to boot, fork and end. Each
+engine is a folder beside this file (`gvisor`, `fake`), and is done when it passes
+`tests/contract/test_engine.py`.
 
 Lifecycle of a machine:
 
@@ -207,11 +208,14 @@ class Blank(Protocol):
 class Engine(Protocol):
     """Runs machines. Every method leaves nothing behind when it raises `EngineError`.
 
-    Methods may be called concurrently for different machines. For one machine the caller sees to it that
-    `checkpoint`, `pause`, `resume` do not overlap; `destroy` may come at any time and wins.
+    Methods may be called concurrently for different machines. For one machine the caller sees to it
+    that `checkpoint`, `pause`, `resume` do not overlap; `destroy` may come at any time and wins.
     """
 
     name: str
+
+    snapshot_format: str
+    """Names what can read this engine's snapshots, such as `gvisor-20240729.0`."""
 
     async def probe(self) -> Probe:
         """Looks at this machine; starts nothing that outlives the call."""

@@ -1,16 +1,18 @@
 """The guest link's codec: bytes in, frames out, no sockets and no time.
 
-One definition of `spec/guest-link.md` for the Python side. `node/link.py` moves the bytes and keeps the
-streams; `guest/link.c` is the other end. Everything here raises `LinkError` on bytes the document does
-not allow: they come from a guest and are hostile.
+One definition of `spec/guest-link.md` for the Python side. `node/link.py` moves the bytes and keeps
+the streams; `guest/link.c` is the other end. Everything here raises `LinkError` on bytes the
+document does not allow: they come from a guest and are hostile.
 
-    header: length u32 | stream u32 | type u8 | channel u8 | zero u16   (big-endian), then the payload
+    header: length u32 | stream u32 | type u8 | channel u8 | zero u16   (big-endian), then the
+        payload
     fields: tag u8 | length u32 | value, repeated
 """
 
 from __future__ import annotations
 
 import enum
+import json
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -286,7 +288,7 @@ class Fields:
         return None
 
     def get_text(self, tag: Tag, default: str = "") -> str:
-        """The last value of the tag as a string; bytes that are not UTF-8 become lone surrogates."""
+        """The last value as a string; bytes that are not UTF-8 become lone surrogates."""
         value = self.get_raw(tag)
         return default if value is None else value.decode("utf-8", "surrogateescape")
 
@@ -353,6 +355,12 @@ class KernelEvent:
 
     kind: KernelEventKind
     payload: bytes
+
+    @classmethod
+    def error(cls, name: str, value: str) -> KernelEvent:
+        """An `ERROR` event that does not come from the kernel itself."""
+        body = {"name": name, "value": value, "traceback": []}
+        return cls(KernelEventKind.ERROR, json.dumps(body).encode())
 
 
 class KernelEventDecoder:

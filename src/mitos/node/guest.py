@@ -1,0 +1,446 @@
+"""The operations of one sandbox's agent, as calls: run a command, read a file, run a cell.
+
+Each method opens a stream of the guest link (`node/link.py`), builds its fields, and folds the
+answer. What goes wrong comes out as `ApiError` with a code of the catalogue; nothing here knows
+HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import stat
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from mitos.node.identity import Identity
+from mitos.node.link import Closed, Link, LinkLostError, LinkStream
+from mitos.wire.errors import ApiError, ConnectCode
+from mitos.wire.link import (
+    PAYLOAD_LIMIT,
+    Channel,
+    Control,
+    Fields,
+    KernelEvent,
+    KernelEventDecoder,
+    KernelEventKind,
+    LinkError,
+    Operation,
+    Status,
+    Tag,
+    decode_entries,
+)
+
+_T = TypeVar("_T")
+
+__all__ = [
+    "NO_KERNEL_EXIT_CODE",
+    "Command",
+    "CommandExit",
+    "ExecRequest",
+    "FileEntry",
+    "Guest",
+    "Output",
+    "Terminal",
+]
+
+DEADLINE_EXIT_CODE = 124
+SIGNAL_EXIT_CODE = -1
+NOT_SPAWNED_EXIT_CODE = 1
+NO_KERNEL_EXIT_CODE = 127
+
+OPERATION_DEADLINE_S = 60.0
+"""For operations that neither stream nor run user code; they take milliseconds."""
+
+TRANSFER_DEADLINE_S = 120.0
+"""How long one step of a file transfer may make no progress on the agent's side."""
+
+CODE_LIMIT_BYTES = 32 << 20
+LISTING_LIMIT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """A pseudo-terminal for a command: its type and size in characters."""
+
+    term: str = "xterm-256color"
+    cols: int = 80
+    rows: int = 24
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRequest:
+    """A command to run.
+
+    Attributes:
+        argv: program and arguments; never a shell string of ours.
+        env: variables over the sandbox's own.
+        cwd: empty means `/workspace`.
+        timeout_s: None means no deadline.
+        stdin: False gives the command the null device.
+        terminal: run on a pseudo-terminal; both outputs then come as stdout.
+    """
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    timeout_s: float | None = None
+    stdin: bool = False
+    terminal: Terminal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A piece of a command's output."""
+
+    channel: Channel
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CommandExit:
+    """How a command ended.
+
+    Attributes:
+        exit_code: the program's; 124 at the deadline, -1 for a signal, 1 when it never ran.
+        duration_s: wall time.
+        error: why it never ran, else empty.
+    """
+
+    exit_code: int
+    duration_s: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """What the sandbox's kernel says about a path, links not followed."""
+
+    name: str
+    path: str
+    mode: int
+    size: int
+    modified_at_unix: int
+    link_target: str = ""
+
+    @property
+    def is_directory(self) -> bool:
+        """True for a directory; False for a link to one."""
+        return stat.S_ISDIR(self.mode)
+
+
+class Command:
+    """A running command: iterate over its output, then read `exit`."""
+
+    def __init__(self, stream: LinkStream) -> None:
+        self._stream = stream
+        self.exit: CommandExit | None = None
+
+    def __aiter__(self) -> AsyncIterator[Output]:
+        return self._outputs()
+
+    async def _outputs(self) -> AsyncIterator[Output]:
+        while (chunk := await self._stream.read()) is not None:
+            yield Output(*chunk)
+        self.exit = _command_exit(await self._stream.finish())
+
+    async def write(self, data: bytes) -> None:
+        """Sends input, waiting while nobody reads; what comes after the end is dropped."""
+        await self._stream.send(data)
+
+    async def close_input(self) -> None:
+        """Ends the input; on a terminal this is Ctrl-D."""
+        await self._stream.send_eof()
+
+    async def resize(self, cols: int, rows: int) -> None:
+        """Changes the terminal's size."""
+        size = Fields().uint(Tag.COLS, cols).uint(Tag.ROWS, rows)
+        await self._stream.control(Control.RESIZE, size)
+
+    async def signal(self, number: int) -> None:
+        """Signals the command's process group, or its terminal's foreground group."""
+        await self._stream.control(Control.SIGNAL, Fields().uint(Tag.SIGNAL, number))
+
+
+def _command_exit(closed: Closed) -> CommandExit:
+    fields = closed.fields
+    duration_s = fields.get_uint(Tag.DURATION) / 1e9
+    if closed.status is Status.INVALID:
+        raise _invalid(closed)
+    if closed.status is not Status.OK:
+        error = fields.get_text(Tag.MESSAGE) or "the command could not be started"
+        return CommandExit(NOT_SPAWNED_EXIT_CODE, duration_s, error)
+    if fields.get_uint(Tag.TIMED_OUT):
+        return CommandExit(DEADLINE_EXIT_CODE, duration_s)
+    if fields.get_raw(Tag.SIGNAL) is not None:
+        return CommandExit(SIGNAL_EXIT_CODE, duration_s)
+    return CommandExit(fields.get_int(Tag.EXIT_CODE), duration_s)
+
+
+class Guest:
+    """A client of one agent. Any number of calls may run at the same time.
+
+    Args:
+        link: the machine's link.
+        explain_loss: asked for the error to raise when the link is lost in mid-call.
+
+    Raises:
+        ApiError: every method, with the code that fits; `invalid_input` for a request the agent
+            refuses.
+    """
+
+    def __init__(self, link: Link, explain_loss: Callable[[], Awaitable[ApiError]]) -> None:
+        self._link = link
+        self._explain_loss = explain_loss
+
+    @contextlib.asynccontextmanager
+    async def exec(self, request: ExecRequest) -> AsyncIterator[Command]:
+        """Starts a command. Leaving the context kills whatever of it still runs."""
+        async with self._stream(Operation.EXEC, _exec_fields(request)) as stream:
+            yield Command(stream)
+
+    async def read_file(self, path: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """The file's content in chunks of at most 64 KiB."""
+        fields = Fields().text(Tag.PATH, _path(path)).uint(Tag.OFFSET, offset)
+        async with self._stream(Operation.READ_FILE, fields) as stream:
+            while (chunk := await _step(stream.read())) is not None:
+                yield chunk[1]
+            _check(await stream.finish(), path)
+
+    async def write_file(self, path: str, chunks: AsyncIterable[bytes], *, mode: int = 0) -> int:
+        """Replaces the file in one step once all chunks are in; returns the bytes written."""
+        fields = Fields().text(Tag.PATH, _path(path)).uint(Tag.MODE, mode & 0o7777)
+        async with self._stream(Operation.WRITE_FILE, fields) as stream:
+            async for chunk in chunks:
+                if not await _step(stream.send(chunk)):
+                    break
+            await _step(stream.send_eof())
+            return _check(await _step(stream.finish()), path).get_uint(Tag.SIZE)
+
+    async def list_directory(self, path: str) -> list[FileEntry]:
+        """The entries, sorted by name; for a path that is no directory, that one entry."""
+        listing = bytearray()
+        fields = Fields().text(Tag.PATH, _path(path))
+        async with self._stream(Operation.LIST, fields) as stream:
+            while (chunk := await _step(stream.read())) is not None:
+                listing += chunk[1]
+                if len(listing) > LISTING_LIMIT_BYTES:
+                    raise ApiError(
+                        "file_failed",
+                        f"the listing of {path!r} is over {LISTING_LIMIT_BYTES >> 20} MiB",
+                        connect=ConnectCode.RESOURCE_EXHAUSTED,
+                    )
+            _check(await stream.finish(), path)
+            return [_entry(entry) for entry in decode_entries(bytes(listing))]
+
+    async def stat(self, path: str) -> FileEntry:
+        """What is at the path, links not followed."""
+        return _entry(await self._call(Operation.STAT, Fields().text(Tag.PATH, _path(path)), path))
+
+    async def make_directory(self, path: str) -> None:
+        """Makes the directory and its parents; an existing one is fine."""
+        await self._call(Operation.MKDIR, Fields().text(Tag.PATH, _path(path)), path)
+
+    async def remove(self, path: str, *, recursive: bool = True) -> None:
+        """Removes a file or tree; a missing path is fine."""
+        fields = Fields().text(Tag.PATH, _path(path)).uint(Tag.RECURSIVE, int(recursive))
+        await self._call(Operation.REMOVE, fields, path)
+
+    @contextlib.asynccontextmanager
+    async def run_code(
+        self, code: str, *, language: str = "python", timeout_s: float | None = None
+    ) -> AsyncIterator[AsyncIterator[KernelEvent]]:
+        """Runs a cell in the sandbox's kernel; the last event is `DONE`."""
+        source = code.encode("utf-8", "surrogatepass")
+        if len(source) > CODE_LIMIT_BYTES:
+            raise ApiError("body_too_large", f"code is over {CODE_LIMIT_BYTES >> 20} MiB")
+        fields = Fields().text(Tag.LANGUAGE, language).uint(Tag.TIMEOUT, _milliseconds(timeout_s))
+        async with self._stream(Operation.RUN_CODE, fields) as stream:
+            feeder = asyncio.create_task(_feed(stream, source), name="code-feeder")
+            try:
+                yield _kernel_events(stream, language)
+            finally:
+                feeder.cancel()
+                await asyncio.gather(feeder, return_exceptions=True)
+
+    async def identify(self, identity: Identity, *, forked: bool, deadline_s: float) -> None:
+        """Gives the machine its identity and fresh entropy, and checks that it took them.
+
+        Raises:
+            ApiError: `internal` when the agent does not confirm; the machine must not be served.
+        """
+        try:
+            async with asyncio.timeout(deadline_s):
+                async with self._stream(
+                    Operation.IDENTIFY, identity.fields(forked=forked)
+                ) as stream:
+                    answer = _check(await stream.finish(), "")
+        except TimeoutError:
+            raise ApiError(
+                "internal", f"the sandbox did not confirm its identity within {deadline_s:.0f} s"
+            ) from None
+        identity.check(answer)
+
+    async def _call(self, operation: Operation, fields: Fields, path: str) -> Fields:
+        async with self._stream(operation, fields) as stream:
+            try:
+                async with asyncio.timeout(OPERATION_DEADLINE_S):
+                    return _check(await stream.finish(), path)
+            except TimeoutError:
+                raise _stalled() from None
+
+    @contextlib.asynccontextmanager
+    async def _stream(self, operation: Operation, fields: Fields) -> AsyncIterator[LinkStream]:
+        if sum(len(value) + 5 for _, value in fields.items) > PAYLOAD_LIMIT:
+            raise ApiError("invalid_input", "the request is over 1 MiB")
+        try:
+            async with await self._link.open(operation, fields) as stream:
+                yield stream
+        except LinkLostError as exc:
+            raise await self._explain_loss() from exc
+        except LinkError as exc:
+            raise ApiError("internal", "the sandbox's answer could not be read") from exc
+
+
+def _exec_fields(request: ExecRequest) -> Fields:
+    for text in (*request.argv, *request.env, *request.env.values(), request.cwd):
+        if "\0" in text:
+            raise ApiError("invalid_input", "a command or variable holds a NUL byte")
+    if any(not key or "=" in key for key in request.env):
+        raise ApiError("invalid_input", "a variable's name is empty or holds '='")
+    fields = Fields().texts(Tag.ARG, request.argv)
+    fields.texts(Tag.ENV, (f"{key}={value}" for key, value in request.env.items()))
+    if request.cwd:
+        fields.text(Tag.CWD, request.cwd)
+    fields.uint(Tag.TIMEOUT, _milliseconds(request.timeout_s)).uint(Tag.STDIN, int(request.stdin))
+    if request.terminal is not None:
+        fields.text(Tag.TERM, request.terminal.term)
+        fields.uint(Tag.COLS, request.terminal.cols).uint(Tag.ROWS, request.terminal.rows)
+    return fields
+
+
+def _milliseconds(seconds: float | None) -> int:
+    return 0 if seconds is None else max(1, round(seconds * 1000))
+
+
+def _path(path: str) -> str:
+    if not path or "\0" in path:
+        raise ApiError("invalid_input", "a path must be non-empty and hold no NUL byte")
+    return path
+
+
+async def _feed(stream: LinkStream, source: bytes) -> None:
+    with contextlib.suppress(LinkLostError):
+        if await stream.send(source):
+            await stream.send_eof()
+
+
+async def _kernel_events(stream: LinkStream, language: str) -> AsyncIterator[KernelEvent]:
+    decoder, done = KernelEventDecoder(), False
+    while (chunk := await stream.read()) is not None:
+        for event in decoder.feed(chunk[1]):
+            done = done or event.kind is KernelEventKind.DONE
+            yield event
+    closed = await stream.finish()
+    if done:
+        return
+    if closed.status is not Status.UNAVAILABLE:
+        _check(closed, "")
+    message = closed.fields.get_text(Tag.MESSAGE) or f"no kernel for {language!r} in this sandbox"
+    yield KernelEvent.error("KernelUnavailable", message)
+    yield KernelEvent(KernelEventKind.DONE, bytes([NO_KERNEL_EXIT_CODE]))
+
+
+async def _step(step: Awaitable[_T]) -> _T:
+    try:
+        async with asyncio.timeout(TRANSFER_DEADLINE_S):
+            return await step
+    except TimeoutError:
+        raise _stalled() from None
+
+
+def _stalled() -> ApiError:
+    return ApiError(
+        "exec_timeout",
+        "the sandbox made no progress on the operation",
+        remediation="Check that the sandbox is not out of memory or CPU, then try again.",
+    )
+
+
+def _entry(fields: Fields) -> FileEntry:
+    return FileEntry(
+        name=_shown(fields.get_text(Tag.NAME)),
+        path=_shown(fields.get_text(Tag.PATH)),
+        mode=fields.get_uint(Tag.MODE),
+        size=fields.get_uint(Tag.SIZE),
+        modified_at_unix=fields.get_int(Tag.MTIME),
+        link_target=_shown(fields.get_text(Tag.LINK_TARGET)),
+    )
+
+
+def _shown(name: str) -> str:
+    """A name as protobuf can carry it: bytes that are not UTF-8 become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+_CONNECT_OF_ERRNO = {
+    errno.EACCES: ConnectCode.PERMISSION_DENIED,
+    errno.EPERM: ConnectCode.PERMISSION_DENIED,
+    errno.EROFS: ConnectCode.PERMISSION_DENIED,
+    errno.ENOTDIR: ConnectCode.FAILED_PRECONDITION,
+    errno.EISDIR: ConnectCode.FAILED_PRECONDITION,
+    errno.ENOTEMPTY: ConnectCode.FAILED_PRECONDITION,
+    errno.EEXIST: ConnectCode.FAILED_PRECONDITION,
+    errno.ELOOP: ConnectCode.FAILED_PRECONDITION,
+    errno.EBUSY: ConnectCode.FAILED_PRECONDITION,
+    errno.ENXIO: ConnectCode.FAILED_PRECONDITION,
+    errno.ENAMETOOLONG: ConnectCode.INVALID_ARGUMENT,
+    errno.ENOSPC: ConnectCode.RESOURCE_EXHAUSTED,
+    errno.EDQUOT: ConnectCode.RESOURCE_EXHAUSTED,
+    errno.ENOMEM: ConnectCode.RESOURCE_EXHAUSTED,
+    errno.EFBIG: ConnectCode.RESOURCE_EXHAUSTED,
+}
+"""What the errno of a file operation means on the wire; anything else is internal."""
+
+
+def _check(closed: Closed, path: str) -> Fields:
+    """The fields of a stream that ended well.
+
+    Raises:
+        ApiError: it did not.
+    """
+    if closed.status is Status.OK:
+        return closed.fields
+    if closed.status is Status.INVALID:
+        raise _invalid(closed)
+    if closed.status is Status.CANCELED:
+        raise ApiError("canceled", "the operation was canceled")
+    message = closed.fields.get_text(Tag.MESSAGE) or "the operation failed"
+    number = closed.fields.get_uint(Tag.ERRNO)
+    if closed.status is Status.UNAVAILABLE:
+        raise ApiError("too_many_streams", message)
+    if number == errno.ENOENT:
+        raise ApiError(
+            "not_found",
+            f"no such file or directory: {path!r}",
+            cause=message,
+            remediation="Check the path; list its folder with files.list.",
+            context={"path": path},
+        )
+    raise ApiError(
+        "file_failed",
+        f"the file operation on {path!r} failed",
+        cause=message,
+        context={"path": path},
+        connect=_CONNECT_OF_ERRNO.get(number, ConnectCode.INTERNAL),
+    )
+
+
+def _invalid(closed: Closed) -> ApiError:
+    return ApiError(
+        "invalid_input",
+        "the sandbox refused the request",
+        cause=closed.fields.get_text(Tag.MESSAGE),
+    )

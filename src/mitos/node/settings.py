@@ -1,0 +1,57 @@
+"""Settings of a node.
+
+`cli` fills them in; nothing in `node` reads the environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mitos.engine.base import Resources
+
+__all__ = ["NodeSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Where a node keeps its state, and its limits. Times are seconds."""
+
+    home: Path
+    """Everything that outlives the server: templates, root filesystems, the state database."""
+
+    scratch: Path
+    """Snapshots of live forks, gone as soon as the children run. Memory-backed is fastest."""
+
+    default_resources: Resources = field(default_factory=Resources)
+    """Limits of a template that names none: 1 CPU, 512 MiB, as the published server."""
+
+    warm_per_template: int = 2
+    """Restored, identified sandboxes kept ready per template in use: a create takes one in about a
+    millisecond.
+    """
+
+    blanks_per_spec: int = 4
+    """Prepared machines kept for restores. A fork larger than this prepares the rest while it runs.
+    """
+
+    max_blanks_per_spec: int = 16
+    """The pool of blanks grows to the largest recent fork, up to this."""
+
+    max_sandboxes: int = 512
+    """More are refused with `quota_exceeded`; an idle one costs about 15 MiB of host memory."""
+
+    max_streams: int = 16
+    """Open exec, run_code and terminal streams of one sandbox; 0 means no limit."""
+
+    max_timeout_s: int = 86_400
+    """Ceiling of every requested timeout; 0 means none."""
+
+    handshake_deadline_s: float = 15.0
+    """How long a restored machine may take to confirm its identity."""
+
+    freeze_deadline_s: float = 10.0
+    """How long a running agent may take to hold still before a snapshot."""
+
+    boot_deadline_s: float = 60.0
+    """How long a cold machine may take to say hello; the first start reads its files from disk."""

@@ -1,0 +1,219 @@
+"""Templates: from an image to a warm snapshot that every sandbox starts from.
+
+    image ──ImageStore──> root filesystem ──boot──> machine ──warm up──> snapshot     (once)
+    snapshot ──restore──> sandbox                                                    (every create)
+
+Snapshots live in `<home>/snapshots/<key>/`; the key covers all they depend on (root filesystem,
+agent and kernels, limits, engine and its version), so a changed part makes a new snapshot and an
+unchanged one is used again, also by the next server. A snapshot is written beside its place and
+moved there when it is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from mitos.images import guest as guest_files
+from mitos.images.catalog import ImageNotFoundError
+from mitos.images.store import ImageBuildError, ImageStore, RootFilesystem
+from mitos.wire.network import NetworkPosture
+
+from mitos.engine.base import Engine, EngineError, MachineSpec, Resources, Snapshot
+from mitos.node.guest import Guest
+from mitos.node.launch import Launched, destroy, translate
+from mitos.node.link import Link, LinkLostError
+from mitos.node.settings import NodeSettings
+from mitos.wire.errors import ApiError
+
+__all__ = ["Progress", "SnapshotStore", "Template", "TemplateRecord"]
+
+Progress = Callable[[str], None]
+"""Told each step of long work, as a short line."""
+
+WARM_UP_DEADLINE_S = 60.0
+WARM_LANGUAGES = ("python",)
+"""Kernels that are started before the snapshot, where the image has them: the first cell is then
+warm.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateRecord:
+    """What the outside may know about a template."""
+
+    id: str
+    created_at: datetime
+    creation_time_ms: float
+    network: NetworkPosture
+    resources: Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A template that sandboxes can be started from."""
+
+    record: TemplateRecord
+    snapshot: Snapshot
+    rootfs_key: str
+
+    def to_json(self) -> str:
+        """What the ledger keeps of it, to offer it again after a restart."""
+        record = self.record
+        return json.dumps(
+            {
+                "id": record.id,
+                "created_at": record.created_at.isoformat(),
+                "creation_time_ms": record.creation_time_ms,
+                "network": asdict(record.network),
+                "resources": asdict(record.resources),
+                "rootfs": str(self.snapshot.spec.rootfs),
+                "rootfs_key": self.rootfs_key,
+            }
+        )
+
+
+class SnapshotStore:
+    """Makes template snapshots and finds the ones already made.
+
+    Args:
+        settings: home and deadlines.
+        engine: boots and snapshots.
+        images: root filesystems by image name.
+    """
+
+    def __init__(self, settings: NodeSettings, engine: Engine, images: ImageStore) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._images = images
+        self._directory = settings.home / "snapshots"
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def prepare(self) -> None:
+        """Makes the folder and removes what a crashed build left in it."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for leftover in self._directory.glob("building-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    async def ensure(
+        self, image_name: str, resources: Resources, progress: Progress
+    ) -> tuple[Snapshot, str]:
+        """The snapshot of the image and its root filesystem's key; made now if it does not exist.
+
+        Raises:
+            ApiError: `not_found` for an unknown image, `build_failed` when a step fails.
+        """
+        rootfs = await self._root_filesystem(image_name, progress)
+        snapshot = await self._place(rootfs.path, rootfs.key, resources)
+        async with self._locks.setdefault(snapshot.directory.name, asyncio.Lock()):
+            if not snapshot.directory.is_dir():
+                await self._build(image_name, snapshot, progress)
+        return snapshot, rootfs.key
+
+    async def load(self, body: str) -> Template | None:
+        """A template of an earlier server, if this engine and agent can use its snapshot."""
+        kept = json.loads(body)
+        resources = Resources(**kept["resources"])
+        rootfs = Path(kept["rootfs"])
+        snapshot = await self._place(rootfs, kept["rootfs_key"], resources)
+        if not snapshot.directory.is_dir() or not rootfs.is_dir():
+            return None
+        record = TemplateRecord(
+            id=kept["id"],
+            created_at=datetime.fromisoformat(kept["created_at"]),
+            creation_time_ms=kept["creation_time_ms"],
+            network=NetworkPosture.from_dict(kept["network"]),
+            resources=resources,
+        )
+        return Template(record, snapshot, kept["rootfs_key"])
+
+    async def _place(self, rootfs: Path, rootfs_key: str, resources: Resources) -> Snapshot:
+        guest = await asyncio.to_thread(guest_files.materialize, self._settings.home / "guest")
+        spec = MachineSpec(rootfs=rootfs, guest=guest, resources=resources)
+        key = _snapshot_key(rootfs_key, spec, self._engine.snapshot_format)
+        return Snapshot(self._directory / key, spec)
+
+    async def _root_filesystem(self, name: str, progress: Progress) -> RootFilesystem:
+        try:
+            return await self._images.ensure(self._images.catalog.find(name), progress)
+        except ImageNotFoundError as exc:
+            raise ApiError(
+                "not_found",
+                f"no image named {name!r}",
+                cause=str(exc),
+                remediation=f"Use one of: {', '.join(self._images.catalog.names())}.",
+                context={"template": name},
+            ) from exc
+        except ImageBuildError as exc:
+            raise _build_failed(name, "rootfs", str(exc)) from exc
+
+    async def _build(self, name: str, wanted: Snapshot, progress: Progress) -> None:
+        work = Path(tempfile.mkdtemp(prefix="building-", dir=self._directory))
+        try:
+            progress(f"{name}: booting")
+            made = await self._snapshot_warm(name, wanted.spec, work / "snapshot", progress)
+            made.directory.rename(wanted.directory)
+            progress(f"{name}: ready")
+        except EngineError as exc:
+            raise translate(exc, f"template {name!r} could not be booted and snapshotted") from exc
+        except (LinkLostError, TimeoutError) as exc:
+            reason = str(exc) or "the machine did not answer in time"
+            raise _build_failed(name, "boot", reason) from exc
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+
+    async def _snapshot_warm(
+        self, name: str, spec: MachineSpec, directory: Path, progress: Progress
+    ) -> Snapshot:
+        machine = await self._engine.boot(spec)
+        link = Link(machine.link)
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(destroy, self._engine, Launched(machine, link))
+            async with asyncio.timeout(self._settings.boot_deadline_s):
+                await link.hello()
+            progress(f"{name}: warming up")
+            await _warm_up(Guest(link, _ended_while_warming))
+            progress(f"{name}: writing the snapshot")
+            async with link.still(self._settings.freeze_deadline_s):
+                return await self._engine.checkpoint(machine, directory)
+        raise AssertionError("unreachable")
+
+
+async def _warm_up(guest: Guest) -> None:
+    """Starts the kernels; an image without one is fine."""
+    for language in WARM_LANGUAGES:
+        async with guest.run_code("", language=language, timeout_s=WARM_UP_DEADLINE_S) as events:
+            async for _ in events:
+                pass
+
+
+async def _ended_while_warming() -> ApiError:
+    return ApiError("build_failed", "the machine ended while it was warmed up")
+
+
+def _build_failed(name: str, step_kind: str, cause: str) -> ApiError:
+    return ApiError(
+        "build_failed",
+        f"template {name!r} could not be built",
+        cause=cause,
+        context={"step": 0, "step_kind": step_kind},
+    )
+
+
+def _snapshot_key(rootfs_key: str, spec: MachineSpec, snapshot_format: str) -> str:
+    parts = {
+        "rootfs": rootfs_key,
+        "guest": spec.guest.name,
+        "resources": asdict(spec.resources),
+        "environment": dict(spec.environment),
+        "format": snapshot_format,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
