@@ -33,8 +33,8 @@ class ProcessWatch:
         """Starts to watch a process.
 
         Args:
-            pid: its id. argument: a word its command line must have, which shows that it is the
-                process that is meant.
+            pid: its id.
+            argument: a word of its command line, which shows that it is the one that is meant.
 
         Raises:
             ProcessLookupError: there is no such process, or it is another one.

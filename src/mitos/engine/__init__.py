@@ -1,0 +1,1 @@
+"""What runs sandboxes: `base` is the seam, each folder beside it one engine."""

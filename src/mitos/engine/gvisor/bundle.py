@@ -1,0 +1,111 @@
+"""The OCI configuration of a sandbox, computed from its spec. Pure; `sandbox` writes it to disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mitos.engine.base import MachineSpec
+
+__all__ = ["AGENT", "configure"]
+
+AGENT = "/opt/mitos/agent"
+_GUEST = "/opt/mitos"
+_HOSTNAME = "sandbox"
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the path inside the sandbox
+
+_ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
+
+# What container engines give by default, and two the agent needs for itself: SYS_ADMIN to set the
+# hostname, SYS_PTRACE to look at processes of other users. It keeps those from its children. All of
+# it is power over gVisor's kernel, none over the host's.
+_CAPABILITIES = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+]
+
+_CPU_PERIOD_US = 100_000
+_OPEN_FILES = 65_536
+_MIB = 1 << 20
+
+
+def configure(spec: MachineSpec, *, cgroup: str) -> dict[str, object]:
+    """Computes the content of `config.json`.
+
+    Args:
+        spec: the machine.
+        cgroup: its control group, from the root of the hierarchy, without a leading slash.
+    """
+    return {
+        "ociVersion": "1.0.2",
+        "hostname": _HOSTNAME,
+        "root": {"path": str(spec.rootfs), "readonly": False},
+        "process": _process(spec),
+        "mounts": _mounts(spec),
+        "linux": {
+            "cgroupsPath": f"/{cgroup}",
+            "resources": _resources(spec),
+            "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
+        },
+    }
+
+
+def _process(spec: MachineSpec) -> dict[str, object]:
+    environment = {**_ENVIRONMENT, **spec.environment}
+    kinds = ("bounding", "effective", "inheritable", "permitted")
+    return {
+        "user": {"uid": 0, "gid": 0},
+        "args": [AGENT],
+        "env": [f"{name}={value}" for name, value in environment.items()],
+        "cwd": "/",
+        "capabilities": dict.fromkeys(kinds, _CAPABILITIES),
+        "rlimits": [{"type": "RLIMIT_NOFILE", "hard": _OPEN_FILES, "soft": _OPEN_FILES}],
+        "noNewPrivileges": False,
+    }
+
+
+def _mounts(spec: MachineSpec) -> list[dict[str, object]]:
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts"},
+        {
+            "destination": _SHARED_MEMORY,
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["mode=1777"],
+        },
+        {
+            "destination": _GUEST,
+            "type": "bind",
+            "source": str(spec.guest),
+            "options": ["rbind", "ro", "nosuid", "nodev"],
+        },
+    ]
+
+
+def _resources(spec: MachineSpec) -> dict[str, object]:
+    limits = spec.resources
+    return {
+        "memory": {"limit": limits.memory_mib * _MIB},
+        "cpu": {"quota": limits.vcpu_count * _CPU_PERIOD_US, "period": _CPU_PERIOD_US},
+        "pids": {"limit": limits.process_limit},
+    }

@@ -1,0 +1,257 @@
+"""The gVisor engine: the seam's methods over sandboxes, and who owns them.
+
+A blank and the machine it becomes are one sandbox. The engine keeps every sandbox until its removal
+has succeeded, so `close` finds all of them. An order once given to a sandbox is seen through even
+when the caller is cancelled: half a pause would leave it unknown whether the sandbox stands still.
+
+On crash: sandboxes keep running without us; the next `start` removes them. Full disk: `checkpoint`
+fails with `NO_SPACE` before it stops the machine. Slow disk: orders have deadlines that grow with a
+machine's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import secrets
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from mitos.engine.base import (
+    Blank,
+    EngineError,
+    EngineFault,
+    Machine,
+    MachineSpec,
+    Probe,
+    Snapshot,
+)
+from mitos.engine.gvisor import image, probe, sandbox
+from mitos.engine.gvisor.command import CommandControl
+from mitos.engine.gvisor.control import Control, SocketControl, order_failed
+from mitos.engine.gvisor.machine import GvisorBlank, GvisorMachine
+from mitos.engine.gvisor.runsc import Runsc
+from mitos.engine.gvisor.sandbox import Place, Sandbox, finish
+from mitos.engine.gvisor.settings import GvisorSettings
+
+__all__ = ["GvisorEngine"]
+
+_log = logging.getLogger(__name__)
+
+
+class GvisorEngine:
+    """Runs machines in gVisor sandboxes."""
+
+    name = "gvisor"
+
+    def __init__(self, settings: GvisorSettings) -> None:
+        self._settings = settings
+        self._sandboxes: dict[str, Sandbox] = {}
+        self._making = 0
+        self._making_changed = asyncio.Condition()
+        self._place: Place | None = None
+        self._control: Control = SocketControl()
+        self._format = ""
+
+    @property
+    def snapshot_format(self) -> str:
+        """Names what can read this engine's snapshots; known once started."""
+        return self._format
+
+    async def probe(self) -> Probe:
+        """Looks at this machine; starts nothing that outlives the call."""
+        return (await probe.examine(self._settings)).probe
+
+    async def start(self) -> None:
+        """Makes the engine's folders and removes what a crashed predecessor left in them.
+
+        Raises:
+            EngineError: `UNAVAILABLE` when the engine cannot run here.
+        """
+        findings = await probe.examine(self._settings)
+        if findings.version is None or findings.hierarchy is None or not findings.probe.usable:
+            raise probe.unavailable(findings.probe)
+        state = self._settings.state.resolve()
+        runsc = Runsc(self._settings.runsc.resolve(), state / "runsc")
+        place = Place(
+            settings=self._settings,
+            runsc=runsc,
+            machines=state / "machines",
+            hierarchy=findings.hierarchy,
+            group=_group_of(state),
+        )
+        for folder in (state, runsc.root, place.machines):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await _sweep(place)
+        self._format = f"{self.name}-{findings.version}"
+        if not findings.version.has_tested_socket:
+            self._control = CommandControl(runsc)
+        self._place = place
+        _log.info(
+            "gVisor engine uses runsc %s by %s", findings.version, type(self._control).__name__
+        )
+
+    async def close(self) -> None:
+        """Destroys every machine and blank. Idempotent."""
+        place, self._place = self._place, None
+        async with self._making_changed:
+            await self._making_changed.wait_for(lambda: self._making == 0)
+        left = [self._remove(item) for item in self._sandboxes.values()]
+        results = await asyncio.gather(*left, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                _log.error("a sandbox could not be removed: %s", result)
+        if place is not None:
+            with contextlib.suppress(OSError):
+                place.hierarchy.remove(place.group)
+
+    async def boot(self, spec: MachineSpec) -> Machine:
+        """Starts a machine cold.
+
+        Raises:
+            EngineError: it did not start; nothing of it is left.
+        """
+        async with self._made(spec) as made:
+            await finish(self._control.start(made.target))
+            return await self._run(made)
+
+    async def prepare(self, spec: MachineSpec) -> Blank:
+        """Makes a blank that can take any snapshot of an equal spec.
+
+        Raises:
+            EngineError: it could not be made; nothing of it is left.
+        """
+        async with self._made(spec) as made:
+            return GvisorBlank(made)
+
+    async def checkpoint(self, machine: Machine, directory: Path) -> Snapshot:
+        """Writes the machine's whole state into `directory`; the machine goes on.
+
+        Raises:
+            EngineError: `NO_SPACE` when the disk is full. The directory is then gone.
+        """
+        box = self._running(machine, "checkpoint")
+        return await finish(self._checkpoint(box, directory))
+
+    async def restore(self, blank: Blank, snapshot: Snapshot) -> Machine:
+        """Fills the blank with the snapshot.
+
+        Raises:
+            EngineError: the snapshot cannot be read or the blank is used up; the blank is gone.
+        """
+        if not isinstance(blank, GvisorBlank):
+            raise EngineError(f"{blank.id} is not a blank of this engine")
+        async with self._destroyed_on_error(blank.sandbox):
+            if blank.is_used or not blank.sandbox.is_running:
+                raise EngineError(f"blank {blank.id} is used up or has ended")
+            blank.is_used = True
+            if blank.spec != snapshot.spec:
+                raise EngineError(f"blank {blank.id} has another spec than the snapshot")
+            try:
+                image.read_size(snapshot.directory, snapshot_format=self._format)
+            except image.ImageError as exc:
+                raise EngineError(f"restore into {blank.id} failed: {exc}") from exc
+            await finish(self._control.restore(blank.sandbox.target, snapshot.directory))
+            return await self._run(blank.sandbox)
+
+    async def pause(self, machine: Machine) -> None:
+        """Stops every process; returns when none runs. Idempotent.
+
+        Raises:
+            EngineError: the machine has ended or does not answer.
+        """
+        await finish(self._set_paused(self._running(machine, "pause"), paused=True))
+
+    async def resume(self, machine: Machine) -> None:
+        """Undoes `pause`. Idempotent.
+
+        Raises:
+            EngineError: the machine has ended or does not answer.
+        """
+        await finish(self._set_paused(self._running(machine, "resume"), paused=False))
+
+    async def destroy(self, item: Machine | Blank) -> None:
+        """Ends a machine or blank and removes everything it has on the host. Idempotent.
+
+        Raises:
+            EngineError: something could not be removed; the next call tries again.
+        """
+        if not isinstance(item, (GvisorMachine, GvisorBlank)):
+            raise EngineError(f"{item.id} is not of this engine")
+        await self._remove(item.sandbox)
+
+    async def _checkpoint(self, box: Sandbox, directory: Path) -> Snapshot:
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await self._control.checkpoint(box.target, directory)
+            image.seal(directory, snapshot_format=self._format)
+        except BaseException as exc:
+            shutil.rmtree(directory, ignore_errors=True)
+            if isinstance(exc, OSError):
+                raise order_failed("checkpoint", box.target, str(exc)) from exc
+            raise
+        return Snapshot(directory, box.spec)
+
+    async def _set_paused(self, box: Sandbox, *, paused: bool) -> None:
+        # The runtime counts pauses, and a resume too many ends the sandbox.
+        if box.is_paused == paused:
+            return
+        order = self._control.pause if paused else self._control.resume
+        await order(box.target)
+        box.is_paused = paused
+
+    async def _run(self, box: Sandbox) -> GvisorMachine:
+        box.expect_exit(await self._control.watch_exit(box.target))
+        return GvisorMachine(box)
+
+    async def _remove(self, box: Sandbox) -> None:
+        await box.destroy()
+        self._sandboxes.pop(box.id, None)
+
+    @contextlib.asynccontextmanager
+    async def _made(self, spec: MachineSpec) -> AsyncIterator[Sandbox]:
+        """Makes a sandbox and keeps it, unless the block fails: then it is destroyed."""
+        if self._place is None:
+            raise EngineError("the gVisor engine is not started", fault=EngineFault.UNAVAILABLE)
+        self._making += 1
+        try:
+            sandbox_id = f"mt-{secrets.token_hex(6)}"
+            made = await Sandbox.create(sandbox_id, spec, self._place)
+            self._sandboxes[made.id] = made
+        finally:
+            self._making -= 1
+            async with self._making_changed:
+                self._making_changed.notify_all()
+        async with self._destroyed_on_error(made):
+            yield made
+
+    @contextlib.asynccontextmanager
+    async def _destroyed_on_error(self, box: Sandbox) -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException:
+            await finish(self._remove(box))
+            raise
+
+    def _running(self, machine: Machine, order: str) -> Sandbox:
+        if not isinstance(machine, GvisorMachine):
+            raise EngineError(f"{machine.id} is not a machine of this engine")
+        if not machine.sandbox.is_running:
+            raise EngineError(f"{order} of {machine.id} failed: it has ended")
+        return machine.sandbox
+
+
+def _group_of(state: Path) -> str:
+    # Servers with other homes on this machine must not sweep each other's sandboxes.
+    return f"mitos-{hashlib.sha256(bytes(state)).hexdigest()[:12]}"
+
+
+async def _sweep(place: Place) -> None:
+    found = place.hierarchy.children(place.group)
+    found.update(entry.name for entry in place.machines.iterdir())
+    for sandbox_id in sorted(found):
+        _log.warning("removing sandbox %s that a previous server left behind", sandbox_id)
+        await sandbox.purge(sandbox_id, place)

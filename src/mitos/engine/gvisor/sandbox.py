@@ -1,0 +1,317 @@
+"""One sandbox on the host, from birth to removal: processes, pipes, folder, control group.
+
+`runsc create` leaves two processes to init: the sandbox, which is the guest's kernel, and the
+gofer, which hands it the root file system. We follow both by pidfd. The end of either is the end of
+the machine: without its gofer a sandbox hangs at the next file it opens. Everything a sandbox has
+on the host is named by its id, so `purge` can remove it without knowing anything else, also after a
+crash:
+
+    <state>/runsc/<id>_sandbox:<id>.{state,lock}, runsc-<id>.sock    the runtime's own
+    <state>/machines/<id>/{config.json, in, out}                     ours
+    control group <parent>/<id>
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mitos.engine.base import EngineError, EngineFault, MachineEnd, MachineSpec, Usage
+from mitos.engine.gvisor import bundle
+from mitos.engine.gvisor.control import Target
+from mitos.engine.gvisor.runsc import Runsc
+from mitos.engine.gvisor.settings import GvisorSettings
+from mitos.host import cgroup, process
+from mitos.host.cgroup import Hierarchy
+from mitos.host.control_socket import ControlSocket
+from mitos.host.pidfd import ProcessWatch
+from mitos.host.pipe import PipeStream, make_pipe
+
+__all__ = ["Place", "Sandbox", "finish", "purge"]
+
+_T = TypeVar("_T")
+
+_STATE_LIMIT_BYTES = 1 << 20
+_REMOVE_TIMEOUT_S = 20.0
+_RETRY_S = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the sandboxes of one engine live.
+
+    Attributes:
+        settings: the engine's settings.
+        runsc: builds the runtime's command lines.
+        machines: folder with one folder per sandbox.
+        hierarchy: the host's control groups.
+        group: the group that holds the sandboxes' own.
+    """
+
+    settings: GvisorSettings
+    runsc: Runsc
+    machines: Path
+    hierarchy: Hierarchy
+    group: str
+
+    def folder(self, sandbox_id: str) -> Path:
+        """The sandbox's folder, also its OCI bundle."""
+        return self.machines / sandbox_id
+
+    def cgroup(self, sandbox_id: str) -> str:
+        """The sandbox's control group."""
+        return f"{self.group}/{sandbox_id}"
+
+
+async def finish(work: Coroutine[Any, Any, _T]) -> _T:
+    """Runs work to its end even when the caller is cancelled; the cancellation then goes on.
+
+    For orders that cannot be called back once given. They have deadlines of their own.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        task.cancelled() or task.exception()  # collected, so that nobody warns about it
+        raise
+
+
+class Sandbox:
+    """A sandbox's presence on the host. The engine owns it and must `destroy` it."""
+
+    def __init__(
+        self,
+        sandbox_id: str,
+        spec: MachineSpec,
+        place: Place,
+        *,
+        kernel: ProcessWatch,
+        gofer: ProcessWatch,
+        socket: Path,
+        link: PipeStream,
+    ) -> None:
+        self.id = sandbox_id
+        self.spec = spec
+        self.link = link
+        self.is_paused = False
+        self.target = _target(sandbox_id, spec, place, socket)
+        self._place = place
+        self._kernel = kernel
+        self._gofer = gofer
+        self._exit_reply: ControlSocket | None = None
+        self._removal: asyncio.Task[None] | None = None
+        self._end: asyncio.Future[MachineEnd] = asyncio.get_running_loop().create_future()
+        kernel.on_end(self._on_kernel_end)
+        gofer.on_end(kernel.kill)
+
+    @classmethod
+    async def create(cls, sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox:
+        """Makes a sandbox whose kernel waits for its first order.
+
+        Raises:
+            EngineError: it could not be made; nothing of it is left.
+        """
+        try:
+            return await cls._create(sandbox_id, spec, place)
+        except BaseException as exc:
+            await finish(purge(sandbox_id, place))
+            if isinstance(exc, process.CommandTimeoutError):
+                raise EngineError(
+                    f"making sandbox {sandbox_id} failed: {exc}", fault=EngineFault.TIMED_OUT
+                ) from exc
+            if isinstance(exc, (OSError, process.CommandError, ValueError)):
+                raise EngineError(f"making sandbox {sandbox_id} failed: {exc}") from exc
+            raise
+
+    @classmethod
+    async def _create(cls, sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox:
+        folder = place.folder(sandbox_id)
+        folder.mkdir(mode=0o700)
+        config = bundle.configure(spec, cgroup=place.cgroup(sandbox_id))
+        (folder / "config.json").write_text(json.dumps(config))
+        with contextlib.ExitStack() as stack:
+            # Both pipes are held open at both ends until the sandbox holds them.
+            guest_in = make_pipe(folder / "in")
+            stack.callback(os.close, guest_in)
+            guest_out = make_pipe(folder / "out")
+            stack.callback(os.close, guest_out)
+            await process.run(
+                place.runsc.create(sandbox_id, folder),
+                timeout_s=place.settings.create_timeout_s,
+                stdin=guest_in,
+                stdout=guest_out,
+            )
+            link = PipeStream.open(source=folder / "out", sink=folder / "in")
+        with contextlib.ExitStack() as undo:
+            undo.callback(link.close_now)
+            kernel_pid, gofer_pid, socket = _read_state(place.runsc.root, sandbox_id)
+            argument = f"--bundle={folder}"
+            kernel = ProcessWatch.open(kernel_pid, argument=argument)
+            undo.callback(kernel.close)
+            gofer = ProcessWatch.open(gofer_pid, argument=argument)
+            undo.pop_all()
+        return cls(sandbox_id, spec, place, kernel=kernel, gofer=gofer, socket=socket, link=link)
+
+    @property
+    def is_running(self) -> bool:
+        """True until its kernel has ended or its removal has begun."""
+        return self._removal is None and not self._end.done()
+
+    def expect_exit(self, reply: ControlSocket | None) -> None:
+        """Takes over the connection on which the end of PID 1 is told."""
+        self._exit_reply = reply
+
+    async def wait_end(self) -> MachineEnd:
+        """Waits for its end. Any number of callers."""
+        return await asyncio.shield(self._end)
+
+    def usage(self) -> Usage:
+        """What it uses now.
+
+        Raises:
+            EngineError: it is gone.
+        """
+        group = self._place.cgroup(self.id)
+        try:
+            return Usage(
+                memory_bytes=self._place.hierarchy.memory_bytes(group),
+                cpu_seconds=self._place.hierarchy.cpu_seconds(group),
+            )
+        except OSError as exc:
+            raise EngineError(f"sandbox {self.id} is gone: {exc}") from exc
+
+    async def destroy(self) -> None:
+        """Ends it and removes all of it. Idempotent; callers may overlap.
+
+        Raises:
+            EngineError: something could not be removed; the next call tries again.
+        """
+        if self._removal is not None and self._removal.done() and self._removal.exception():
+            self._removal = None
+        if self._removal is None:
+            self._removal = asyncio.ensure_future(self._remove())
+        await asyncio.shield(self._removal)
+
+    async def _remove(self) -> None:
+        if not self._end.done():
+            self._end.set_result(MachineEnd.DESTROYED)
+        self._kernel.kill()
+        self._gofer.kill()
+        self.link.close_now()
+        if self._exit_reply is not None:
+            self._exit_reply.close()
+        try:
+            async with asyncio.timeout(_REMOVE_TIMEOUT_S):
+                await self._kernel.wait()
+                await self._gofer.wait()
+        except TimeoutError:
+            raise EngineError(
+                f"sandbox {self.id} did not end when killed", fault=EngineFault.TIMED_OUT
+            ) from None
+        self._kernel.close()
+        self._gofer.close()
+        await _remove_traces(self.id, self._place)
+        _unlink(self.target.socket)
+
+    def _on_kernel_end(self) -> None:
+        if not self._end.done():
+            self._end.set_result(self._reason())
+
+    def _reason(self) -> MachineEnd:
+        with contextlib.suppress(OSError):
+            if self._place.hierarchy.oom_kills(self._place.cgroup(self.id)) > 0:
+                return MachineEnd.OUT_OF_MEMORY
+        if self._exit_reply is not None and self._exit_reply.receive_now():
+            return MachineEnd.EXITED
+        return MachineEnd.LOST
+
+
+async def purge(sandbox_id: str, place: Place) -> None:
+    """Removes all of a sandbox that nobody follows: half made, or of a crashed engine.
+
+    Raises:
+        EngineError: something could not be removed.
+    """
+    argument = f"--bundle={place.folder(sandbox_id)}"
+    try:
+        async with asyncio.timeout(_REMOVE_TIMEOUT_S):
+            while strays := process.find(argument):
+                for pid in strays:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                await asyncio.sleep(_RETRY_S)
+    except TimeoutError:
+        raise EngineError(f"processes of sandbox {sandbox_id} did not end when killed") from None
+    with contextlib.suppress(OSError, ValueError):
+        _unlink(_read_state(place.runsc.root, sandbox_id)[2])
+    await _remove_traces(sandbox_id, place)
+
+
+async def _remove_traces(sandbox_id: str, place: Place) -> None:
+    group = place.cgroup(sandbox_id)
+    try:
+        await cgroup.kill_all(place.hierarchy, group, timeout_s=_REMOVE_TIMEOUT_S)
+        await _remove_group(place.hierarchy, group)
+        for name in (*_state_files(sandbox_id), f"runsc-{sandbox_id}.sock"):
+            _unlink(place.runsc.root / name)
+        shutil.rmtree(place.folder(sandbox_id), ignore_errors=True)
+    except (OSError, TimeoutError) as exc:
+        raise EngineError(f"cannot remove what is left of sandbox {sandbox_id}: {exc}") from exc
+
+
+async def _remove_group(hierarchy: Hierarchy, group: str) -> None:
+    # The kernel lets go of a group a moment after its last process.
+    async with asyncio.timeout(_REMOVE_TIMEOUT_S):
+        while True:
+            try:
+                return hierarchy.remove(group)
+            except OSError:
+                await asyncio.sleep(_RETRY_S)
+
+
+def _state_files(sandbox_id: str) -> tuple[str, str]:
+    stem = f"{sandbox_id}_sandbox:{sandbox_id}"
+    return f"{stem}.state", f"{stem}.lock"
+
+
+def _read_state(root: Path, sandbox_id: str) -> tuple[int, int, Path]:
+    """Reads the ids of the kernel and the gofer, and the control socket's path.
+
+    Raises:
+        OSError: there is no state.
+        ValueError: it is not what we know.
+    """
+    with (root / _state_files(sandbox_id)[0]).open("rb") as file:
+        state = json.loads(file.read(_STATE_LIMIT_BYTES))
+    try:
+        inner = state["sandbox"]
+        return int(inner["pid"]), int(state["goferPid"]), Path(inner["controlSocketPath"])
+    except (KeyError, TypeError) as exc:
+        raise ValueError(f"the runtime's state of {sandbox_id} lacks {exc}") from exc
+
+
+def _target(sandbox_id: str, spec: MachineSpec, place: Place, socket: Path) -> Target:
+    moving_s = spec.resources.memory_mib / place.settings.transfer_mib_per_s
+    return Target(
+        id=sandbox_id,
+        bundle=place.folder(sandbox_id),
+        socket=socket,
+        timeout_s=place.settings.order_timeout_s + moving_s,
+    )
+
+
+def _unlink(path: Path) -> None:
+    # The runtime falls back to names in the abstract namespace, which are no files.
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.unlink()

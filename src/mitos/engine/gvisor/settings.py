@@ -1,0 +1,31 @@
+"""What the gVisor engine is told from outside.
+
+The node's settings build this; nothing here reads the environment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["GvisorSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class GvisorSettings:
+    """Settings of one engine. Two engines must not share a state folder."""
+
+    runsc: Path
+    """The `runsc` binary. `scripts/install` puts a tested one under the Mitos home."""
+
+    state: Path
+    """Folder that belongs to the engine alone; everything in it is removed at start."""
+
+    order_timeout_s: float = 30.0
+    """Deadline of one order to a sandbox. Orders take milliseconds; this is for overload."""
+
+    create_timeout_s: float = 60.0
+    """Deadline of making a blank, about 0.1 s on an idle machine and more when many are made."""
+
+    transfer_mib_per_s: float = 20.0
+    """Slowest disk we wait for: orders get this much more time per MiB of a machine's memory."""
