@@ -65,7 +65,7 @@ class RunscCommandLine:
         assert self._call("exec", name, "/bin/sh", "-c", "echo hello").stdout == b"hello\n"
 
     def fork_and_exec(self, name: str, count: int) -> list[str]:
-        """One checkpoint, `count` restores at the same time, a command in each; returns the names."""
+        """One checkpoint, `count` restores at once, a command in each; returns the names."""
         image = Path(tempfile.mkdtemp(prefix="image-", dir=self._work))
         options = ("--leave-running", "--compression=none", f"--image-path={image}")
         self._call("checkpoint", *options, name)
