@@ -7,7 +7,7 @@ import errno
 import os
 from pathlib import Path
 
-__all__ = ["free_bytes", "reserve"]
+__all__ = ["free_bytes", "release", "reserve"]
 
 _FALLOC_FL_KEEP_SIZE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -25,12 +25,29 @@ def reserve(descriptor: int, size_bytes: int) -> None:
     """Takes space for the first bytes of a file; its length stays as it is.
 
     On tmpfs the memory is charged to the caller instead of to whoever writes the bytes later. On a
-    file system that cannot reserve, nothing happens. Truncating the file to its length gives back
-    what was not used.
+    file system that cannot reserve, nothing happens. `release` gives back what was not used.
 
     Raises:
         OSError: the space is not there (`ENOSPC`, `EDQUOT`); nothing is held then.
     """
+    # Asked first, because some file systems fill up before they refuse, to everybody's harm.
+    found = os.fstatvfs(descriptor)
+    if size_bytes > found.f_bavail * found.f_frsize:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        _allocate(descriptor, size_bytes)
+    except OSError:
+        # ext4 keeps what it got before it ran out.
+        release(descriptor)
+        raise
+
+
+def release(descriptor: int) -> None:
+    """Gives back the reserved space that lies behind the file's end."""
+    os.ftruncate(descriptor, os.fstat(descriptor).st_size)
+
+
+def _allocate(descriptor: int, size_bytes: int) -> None:
     while size_bytes > 0:
         if _libc.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE, 0, size_bytes) == 0:
             return

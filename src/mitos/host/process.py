@@ -170,13 +170,18 @@ class Child:
         """Its process id, which is also its session's."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """True until its end was noticed."""
+        return self._process.returncode is None
+
     async def wait(self) -> int:
         """Waits for its end; returns the exit code, negative for a signal."""
         return await self._process.wait()
 
     async def kill(self) -> None:
         """Kills it and its process group if it still runs. Idempotent."""
-        if self._process.returncode is not None:
+        if not self.is_running:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)

@@ -129,7 +129,7 @@ class SocketControl:
                 await asyncio.to_thread(_reserve, descriptors, _memory_of(usage))
                 await _order(target, "containerManager.Checkpoint", argument, descriptors)
                 for descriptor in descriptors:
-                    os.ftruncate(descriptor, os.fstat(descriptor).st_size)
+                    disk.release(descriptor)
         except OSError as exc:
             raise order_failed("checkpoint", target, str(exc)) from exc
 

@@ -15,8 +15,10 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 import secrets
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from mitos.engine.gvisor.machine import GvisorBlank, GvisorMachine
 from mitos.engine.gvisor.runsc import Runsc
 from mitos.engine.gvisor.sandbox import Place, Sandbox, finish
 from mitos.engine.gvisor.settings import GvisorSettings
+from mitos.host import process
 
 __all__ = ["GvisorEngine"]
 
@@ -250,6 +253,9 @@ def _group_of(state: Path) -> str:
 
 
 async def _sweep(place: Place) -> None:
+    for pid in process.find(f"--root={place.runsc.root}"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     found = place.hierarchy.children(place.group)
     found.update(entry.name for entry in place.machines.iterdir())
     for sandbox_id in sorted(found):

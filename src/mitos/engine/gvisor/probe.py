@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import tempfile
@@ -18,7 +19,7 @@ from mitos.engine.base import (
 )
 from mitos.engine.gvisor import version
 from mitos.engine.gvisor.runsc import Runsc
-from mitos.engine.gvisor.sandbox import Place, Sandbox
+from mitos.engine.gvisor.sandbox import Place, Sandbox, finish
 from mitos.engine.gvisor.settings import GvisorSettings
 from mitos.engine.gvisor.version import Version
 from mitos.host import cgroup, process
@@ -136,10 +137,15 @@ async def _check_sandbox(settings: GvisorSettings, hierarchy: Hierarchy) -> Prob
         resources = Resources(vcpu_count=1, memory_mib=128, process_limit=256)
         spec = MachineSpec(top / "rootfs", top / "guest", resources)
         try:
-            made = await Sandbox.create("probe", spec, place)
-            await made.destroy()
+            await finish(_make_and_remove(spec, place))
         except EngineError as exc:
-            return ProbeCheck(name, False, str(exc), "See docs/howto for what gVisor needs.")
+            return ProbeCheck(name, False, str(exc), _INSTALL)
         finally:
-            hierarchy.remove(place.group)
+            with contextlib.suppress(OSError):
+                hierarchy.remove(place.group)
     return ProbeCheck(name, True, "its kernel started and ended")
+
+
+async def _make_and_remove(spec: MachineSpec, place: Place) -> None:
+    made = await Sandbox.create("probe", spec, place)
+    await made.destroy()

@@ -204,8 +204,6 @@ class Sandbox:
         await asyncio.shield(self._removal)
 
     async def _remove(self) -> None:
-        if not self._end.done():
-            self._end.set_result(MachineEnd.DESTROYED)
         self._kernel.kill()
         self._gofer.kill()
         self.link.close_now()
@@ -229,6 +227,8 @@ class Sandbox:
             self._end.set_result(self._reason())
 
     def _reason(self) -> MachineEnd:
+        if self._removal is not None:
+            return MachineEnd.DESTROYED
         with contextlib.suppress(OSError):
             if self._place.hierarchy.oom_kills(self._place.cgroup(self.id)) > 0:
                 return MachineEnd.OUT_OF_MEMORY

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from mitos.host import process
+from mitos.host.pidfd import ProcessWatch
+from tests.host.eventually import descriptor_count, until
+
+
+@pytest.fixture
+async def orphan() -> AsyncIterator[int]:
+    """A process that is not our child, with `60.25` as a word of its command line."""
+    done = await process.run(["sh", "-c", "setsid sleep 60.25 & echo $!"], timeout_s=10)
+    pid = int(done.stdout)
+    await until(lambda: pid in process.find("60.25"))
+    yield pid
+    if pid in process.find("60.25"):
+        os.kill(pid, 9)
+
+
+async def test_the_end_of_a_process_is_noticed(orphan: int) -> None:
+    watch = ProcessWatch.open(orphan, argument="60.25")
+    ends: list[int] = []
+    watch.on_end(lambda: ends.append(1))
+    assert not watch.ended
+
+    watch.kill()
+
+    async with asyncio.timeout(5):
+        await watch.wait()
+    assert watch.ended
+    assert ends == [1]
+    watch.close()
+    watch.close()
+
+
+async def test_a_callback_added_after_the_end_is_called(orphan: int) -> None:
+    watch = ProcessWatch.open(orphan, argument="60.25")
+    watch.kill()
+    async with asyncio.timeout(5):
+        await watch.wait()
+
+    ends: list[int] = []
+    watch.on_end(lambda: ends.append(1))
+
+    assert ends == [1]
+    watch.close()
+
+
+async def test_another_process_with_the_id_is_refused(orphan: int) -> None:
+    before = descriptor_count()
+
+    with pytest.raises(ProcessLookupError, match=r"does not have 60\.5"):
+        ProcessWatch.open(orphan, argument="60.5")
+
+    assert before == descriptor_count()
+
+
+async def test_a_process_that_is_gone_is_refused(orphan: int) -> None:
+    os.kill(orphan, 9)
+    await until(lambda: not process.find("60.25"))
+
+    with pytest.raises(ProcessLookupError):
+        ProcessWatch.open(orphan, argument="60.25")
+
+
+async def test_killing_an_ended_process_does_nothing(orphan: int) -> None:
+    watch = ProcessWatch.open(orphan, argument="60.25")
+    watch.kill()
+    async with asyncio.timeout(5):
+        await watch.wait()
+
+    watch.kill()
+    watch.close()
+    watch.kill()
