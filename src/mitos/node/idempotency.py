@@ -17,7 +17,8 @@ from mitos.wire.errors import ApiError
 
 __all__ = ["KeyUse", "Keyring"]
 
-WAIT_DEADLINE_S = 120.0
+WAIT_DEADLINE_S = {"fork": 120.0, "template": 3600.0}
+"""How long a request waits for another of its key; building a template may take minutes."""
 
 
 class KeyUse:
@@ -49,14 +50,14 @@ class Keyring:
         """Holds the key; yields None for a request without one.
 
         Raises:
-            ApiError: another request of the key did not end within 120 s.
+            ApiError: another request of the key did not end in time.
         """
         if key is None:
             yield None
             return
         lock = self._locks.setdefault((key, kind), asyncio.Lock())
         try:
-            async with asyncio.timeout(WAIT_DEADLINE_S):
+            async with asyncio.timeout(WAIT_DEADLINE_S[kind]):
                 await lock.acquire()
         except TimeoutError:
             raise ApiError(

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -133,20 +134,13 @@ class Node:
         async with self._keys.use(idempotency_key, "template") as use:
             if use and use.created and use.created[0] in self._templates:
                 return self._templates[use.created[0]].record
-            started = time.perf_counter()
-            snapshot, rootfs_key = await self._snapshots.ensure(
-                template_id,
-                resources or self.settings.default_resources,
-                progress or functools.partial(_log.info, "template %s"),
-            )
-            record = TemplateRecord(
-                id=template_id,
-                created_at=_now(),
-                creation_time_ms=_elapsed_ms(started),
-                network=network or NetworkPosture(),
-                resources=snapshot.spec.resources,
-            )
-            await self._add_template(Template(record, snapshot, rootfs_key))
+            wanted = resources or self.settings.default_resources
+            template = self._templates.get(template_id)
+            if template is None or template.record.resources != wanted:
+                template = await self._build_template(template_id, wanted, progress)
+            record = replace(template.record, network=network or NetworkPosture())
+            if self._templates.get(template_id) != replace(template, record=record):
+                await self._add_template(replace(template, record=record))
             if use:
                 use.record([template_id])
             return record
@@ -333,6 +327,22 @@ class Node:
 
     # Inside
 
+    async def _build_template(
+        self, template_id: str, resources: Resources, progress: Progress | None
+    ) -> Template:
+        started = time.perf_counter()
+        snapshot, rootfs_key = await self._snapshots.ensure(
+            template_id, resources, progress or functools.partial(_log.info, "template %s")
+        )
+        record = TemplateRecord(
+            id=template_id,
+            created_at=_now(),
+            creation_time_ms=_elapsed_ms(started),
+            network=NetworkPosture(),
+            resources=resources,
+        )
+        return Template(record, snapshot, rootfs_key)
+
     async def _launch(self, template: Template, sandbox_id: str) -> Launched:
         identity = make_identity(sandbox_id, os.urandom)
         deadline_s = self.settings.handshake_deadline_s
@@ -470,7 +480,16 @@ class Node:
 
     async def _watch(self, sandbox: Sandbox) -> None:
         """Gives a sandbox up when its machine ends by itself or its link breaks."""
-        await sandbox.link.lost.wait()
+        waits = [
+            asyncio.create_task(sandbox.link.lost.wait()),
+            asyncio.create_task(sandbox.machine.wait_end()),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
         if sandbox.phase is Phase.TERMINATING:
             return
         end = MachineEnd.LOST

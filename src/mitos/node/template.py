@@ -96,6 +96,7 @@ class SnapshotStore:
         self._images = images
         self._directory = settings.home / "snapshots"
         self._locks: dict[str, asyncio.Lock] = {}
+        self._guest: Path | None = None
 
     def prepare(self) -> None:
         """Makes the folder and removes what a crashed build left in it."""
@@ -136,8 +137,10 @@ class SnapshotStore:
         return Template(record, snapshot, kept["rootfs_key"])
 
     async def _place(self, rootfs: Path, rootfs_key: str, resources: Resources) -> Snapshot:
-        guest = await asyncio.to_thread(guest_files.materialize, self._settings.home / "guest")
-        spec = MachineSpec(rootfs=rootfs, guest=guest, resources=resources)
+        if self._guest is None:
+            home = self._settings.home / "guest"
+            self._guest = await asyncio.to_thread(guest_files.materialize, home)
+        spec = MachineSpec(rootfs=rootfs, guest=self._guest, resources=resources)
         key = _snapshot_key(rootfs_key, spec, self._engine.snapshot_format)
         return Snapshot(self._directory / key, spec)
 
