@@ -192,11 +192,19 @@ async def _receive(connection: ControlSocket) -> dict[str, Any]:
         received += data
         # An object is complete when it parses; braces inside strings make any cheaper test wrong.
         if received.rstrip().endswith(b"}"):
-            with contextlib.suppress(json.JSONDecodeError):
-                reply = json.loads(received)
-                if isinstance(reply, dict):
-                    return reply
+            reply = _parse(received)
+            if isinstance(reply, dict):
+                return reply
     raise ValueError("the reply is too long")
+
+
+def _parse(received: bytearray) -> object:
+    try:
+        return json.loads(received)
+    except json.JSONDecodeError:
+        return None
+    except RecursionError:
+        raise ValueError("the reply is nested too deeply") from None
 
 
 def _memory_of(usage: object) -> int:
