@@ -1,0 +1,251 @@
+"""Root filesystems on disk: each image is built once and kept.
+
+    <home>/rootfs/
+        <key>/                 a root filesystem; the key is the hash of all that is in it
+        <recipe>.json          which key the recipe made; written last, so it never lies
+        <recipe>.lock          held while the recipe is built, also against other processes
+        building-<recipe>-*/   a build in progress; the next builder removes a dead one
+
+A recipe is the hash of what goes in (packages, the archive's bytes, the folder's state); the key is
+the hash of what came out. Two builds of the same packages on two days differ in content, so they
+differ in key, and a snapshot taken over one is never used over the other.
+
+On a crash nothing but a `building-` folder is left. On a full disk the build fails and its folder
+is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mitos.host import process
+from mitos.images import archive, debian, skeleton, tree
+from mitos.images.catalog import ImageCatalog
+from mitos.images.image import (
+    ArchiveImage,
+    DebianImage,
+    DirectoryImage,
+    Image,
+    ImageBuildError,
+)
+
+__all__ = ["ImageBuildError", "ImageStore", "RootFilesystem"]
+
+_LOCK_POLL_S = 0.1
+_COPY_TIMEOUT_S = 1800.0
+# Longer than any build may take, so a waiting caller outlasts the one that builds.
+_LOCK_TIMEOUT_S = 4000.0
+
+
+@dataclass(frozen=True, slots=True)
+class RootFilesystem:
+    """A root filesystem that is ready to boot from.
+
+    Attributes:
+        path: the folder. Shared by all sandboxes; nobody writes to it.
+        key: the hash of its content.
+    """
+
+    path: Path
+    key: str
+
+
+class ImageStore:
+    """Makes images into root filesystems.
+
+    Args:
+        home: the Mitos home; the store keeps to `rootfs/` in it.
+        catalog: the images people may name.
+        limits: how large an archive may be.
+    """
+
+    def __init__(
+        self, home: Path, catalog: ImageCatalog, *, limits: archive.Limits | None = None
+    ) -> None:
+        self.catalog = catalog
+        self._directory = home / "rootfs"
+        self._limits = limits or archive.Limits()
+
+    async def find(self, image: Image) -> RootFilesystem | None:
+        """The image's root filesystem if it has been built, without building it.
+
+        Raises:
+            ImageBuildError: what the image is made of cannot be read.
+        """
+        return self._recorded(await _recipe(image))
+
+    async def ensure(self, image: Image, progress: Callable[[str], None]) -> RootFilesystem:
+        """The image's root filesystem, built now unless it exists.
+
+        Callers at the same time, in any number of processes, wait for one build.
+
+        Args:
+            image: from the catalogue.
+            progress: told each step, as a short line. Called in the event loop's thread.
+
+        Raises:
+            ImageBuildError: it cannot be built; nothing of the attempt is left.
+        """
+        return await self._make(image, progress, fresh=False)
+
+    async def rebuild(self, image: Image, progress: Callable[[str], None]) -> RootFilesystem:
+        """Builds the image anew, say for Debian's updates; the old one stays for who uses it."""
+        return await self._make(image, progress, fresh=True)
+
+    async def _make(
+        self, image: Image, progress: Callable[[str], None], *, fresh: bool
+    ) -> RootFilesystem:
+        recipe = await _recipe(image)
+        found = None if fresh else self._recorded(recipe)
+        if found is not None:
+            return found
+        with _translated(image):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            async with self._locked(recipe, image.name, progress):
+                found = None if fresh else self._recorded(recipe)
+                return found or await self._build(image, recipe, progress)
+
+    def _recorded(self, recipe: str) -> RootFilesystem | None:
+        try:
+            key = json.loads((self._directory / f"{recipe}.json").read_bytes())["key"]
+        except FileNotFoundError:
+            return None
+        path = self._directory / key
+        return RootFilesystem(path, key) if path.is_dir() else None
+
+    @contextlib.asynccontextmanager
+    async def _locked(
+        self, recipe: str, name: str, progress: Callable[[str], None]
+    ) -> AsyncIterator[None]:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(self._directory / f"{recipe}.lock", flags, 0o644)
+        try:
+            if not _try_lock(descriptor):
+                progress(f"{name}: waiting for the build that is under way")
+                await _wait_lock(descriptor)
+            yield
+        finally:
+            os.close(descriptor)
+
+    async def _build(
+        self, image: Image, recipe: str, progress: Callable[[str], None]
+    ) -> RootFilesystem:
+        for dead in self._directory.glob(f"building-{recipe}-*"):
+            await asyncio.to_thread(shutil.rmtree, dead, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=f"building-{recipe}-", dir=self._directory))
+        try:
+            root = work / "root"
+            root.mkdir(mode=0o755)
+            await self._fill(image, root, lambda step: progress(f"{image.name}: {step}"))
+            await asyncio.to_thread(skeleton.complete, root)
+            progress(f"{image.name}: checking the content")
+            key = (await asyncio.to_thread(tree.digest, root))[:32]
+            return await asyncio.to_thread(self._keep, image, recipe, root, key)
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
+
+    async def _fill(self, image: Image, root: Path, progress: Callable[[str], None]) -> None:
+        match image:
+            case DebianImage():
+                progress("building from Debian packages")
+                await debian.build(image, root, progress)
+            case DirectoryImage():
+                progress(f"copying {image.path}")
+                await _copy(image.path, root)
+            case ArchiveImage():
+                progress(f"unpacking {image.path}")
+                await self._unpack(image.path, root)
+
+    async def _unpack(self, file: Path, root: Path) -> None:
+        readable = await archive.decompress(file, root.parent, self._limits)
+        cancelled = threading.Event()
+        work = asyncio.ensure_future(
+            asyncio.to_thread(
+                archive.extract, readable, root, limits=self._limits, cancelled=cancelled
+            )
+        )
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The thread must have let go of the folder before it is removed.
+            cancelled.set()
+            with contextlib.suppress(ImageBuildError):
+                await work
+            raise
+
+    def _keep(self, image: Image, recipe: str, root: Path, key: str) -> RootFilesystem:
+        kept = self._directory / key
+        if not kept.is_dir():
+            root.rename(kept)
+        record = {"name": image.name, "key": key, "size_bytes": tree.size_bytes(kept)}
+        draft = root.parent / "record.json"
+        draft.write_text(json.dumps(record) + "\n")
+        draft.replace(self._directory / f"{recipe}.json")
+        return RootFilesystem(kept, key)
+
+
+async def _recipe(image: Image) -> str:
+    """The hash of what the image is made of."""
+    with _translated(image):
+        return (await asyncio.to_thread(_describe, image))[:32]
+
+
+def _describe(image: Image) -> str:
+    match image:
+        case DebianImage():
+            parts = [image.suite, *sorted(set(image.packages)), platform.machine()]
+            text = "\n".join(["debian", str(debian.REVISION), *parts])
+        case DirectoryImage():
+            text = f"directory\n{tree.fingerprint(image.path)}"
+        case ArchiveImage():
+            with image.path.open("rb") as stream:
+                text = f"archive\n{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def _copy(source: Path, root: Path) -> None:
+    """Copies a folder: a change to it must not reach sandboxes that run."""
+    argv = ["cp", "--archive", "--one-file-system", "--reflink=auto", "--no-target-directory"]
+    try:
+        await process.run([*argv, "--", source, root], timeout_s=_COPY_TIMEOUT_S)
+    except process.CommandError as exc:
+        raise ImageBuildError(f"{source} could not be copied: {exc}") from exc
+
+
+@contextlib.contextmanager
+def _translated(image: Image) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise ImageBuildError(f"image {image.name!r} could not be built: {exc}") from exc
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def _wait_lock(descriptor: int) -> None:
+    try:
+        async with asyncio.timeout(_LOCK_TIMEOUT_S):
+            while True:
+                if _try_lock(descriptor):
+                    return
+                await asyncio.sleep(_LOCK_POLL_S)
+    except TimeoutError:
+        raise ImageBuildError("another build of the same image does not end") from None
