@@ -1,0 +1,22 @@
+"""Where the command line finds its state; the only place in `cli` that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["home"]
+
+
+def home() -> Path:
+    """The Mitos home: binaries, root filesystems, snapshots and the state database.
+
+    `MITOS_HOME` if it is set, `/var/lib/mitos` for root, and the user's data folder otherwise.
+    """
+    named = os.environ.get("MITOS_HOME")
+    if named:
+        return Path(named).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/mitos")
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "mitos"
