@@ -214,8 +214,10 @@ class Engine(Protocol):
 
     name: str
 
-    snapshot_format: str
-    """Names what can read this engine's snapshots, such as `gvisor-20240729.0`."""
+    @property
+    def snapshot_format(self) -> str:
+        """Names what can read this engine's snapshots; known once started."""
+        ...
 
     async def probe(self) -> Probe:
         """Looks at this machine; starts nothing that outlives the call."""
@@ -266,5 +268,5 @@ class Engine(Protocol):
         ...
 
     async def destroy(self, item: Machine | Blank) -> None:
-        """Ends a machine or blank and removes its processes, mounts, folders, cgroups. Idempotent."""
+        """Ends it and removes its processes, mounts, folders, control groups. Idempotent."""
         ...

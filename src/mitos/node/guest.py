@@ -11,7 +11,15 @@ import asyncio
 import contextlib
 import errno
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -201,7 +209,7 @@ class Guest:
         async with self._stream(Operation.EXEC, _exec_fields(request)) as stream:
             yield Command(stream)
 
-    async def read_file(self, path: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+    async def read_file(self, path: str, *, offset: int = 0) -> AsyncGenerator[bytes]:
         """The file's content in chunks of at most 64 KiB."""
         fields = Fields().text(Tag.PATH, _path(path)).uint(Tag.OFFSET, offset)
         async with self._stream(Operation.READ_FILE, fields) as stream:

@@ -24,10 +24,8 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from mitos.images.store import ImageStore
-from mitos.wire.network import NetworkPosture
-
 from mitos.engine.base import Blank, Engine, EngineError, MachineEnd, Resources, Snapshot
+from mitos.images.store import ImageStore
 from mitos.node.deadline import Reaper
 from mitos.node.guest import Guest
 from mitos.node.idempotency import Keyring
@@ -40,6 +38,7 @@ from mitos.node.settings import NodeSettings
 from mitos.node.template import Progress, SnapshotStore, Template, TemplateRecord
 from mitos.node.together import make_all
 from mitos.wire.errors import ApiError
+from mitos.wire.network import NetworkPosture
 
 __all__ = ["Node"]
 

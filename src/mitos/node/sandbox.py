@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from mitos.wire.network import NetworkPosture
-
 from mitos.engine.base import Machine, MachineEnd
 from mitos.node.guest import Guest
 from mitos.node.link import Link
 from mitos.wire.errors import ApiError, ConnectCode
+from mitos.wire.network import NetworkPosture
 
 __all__ = ["Phase", "Sandbox", "SandboxRecord", "loss_error"]
 

@@ -22,17 +22,16 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from mitos.engine.base import Engine, EngineError, MachineSpec, Resources, Snapshot
 from mitos.images import guest as guest_files
 from mitos.images.catalog import ImageNotFoundError
 from mitos.images.store import ImageBuildError, ImageStore, RootFilesystem
-from mitos.wire.network import NetworkPosture
-
-from mitos.engine.base import Engine, EngineError, MachineSpec, Resources, Snapshot
 from mitos.node.guest import Guest
 from mitos.node.launch import Launched, destroy, translate
 from mitos.node.link import Link, LinkLostError
 from mitos.node.settings import NodeSettings
 from mitos.wire.errors import ApiError
+from mitos.wire.network import NetworkPosture
 
 __all__ = ["Progress", "SnapshotStore", "Template", "TemplateRecord"]
 
@@ -131,7 +130,7 @@ class SnapshotStore:
             id=kept["id"],
             created_at=datetime.fromisoformat(kept["created_at"]),
             creation_time_ms=kept["creation_time_ms"],
-            network=NetworkPosture.from_dict(kept["network"]),
+            network=NetworkPosture.parse(kept["network"]),
             resources=resources,
         )
         return Template(record, snapshot, kept["rootfs_key"])
@@ -140,7 +139,8 @@ class SnapshotStore:
         if self._guest is None:
             home = self._settings.home / "guest"
             self._guest = await asyncio.to_thread(guest_files.materialize, home)
-        spec = MachineSpec(rootfs=rootfs, guest=self._guest, resources=resources)
+        guest: Path = self._guest
+        spec = MachineSpec(rootfs=rootfs, guest=guest, resources=resources)
         key = _snapshot_key(rootfs_key, spec, self._engine.snapshot_format)
         return Snapshot(self._directory / key, spec)
 

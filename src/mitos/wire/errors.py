@@ -1,9 +1,9 @@
 """The error table: every code a server may send, and the exception that carries one.
 
-One row per code of the published catalogue: HTTP status, Connect code, whether a retry can help, the text that
-tells a person what to do next, and the context keys it may carry. The server renders a row as the `/v1`
-envelope or as a Connect error; `mitos.errors` maps rows back to the SDK's classes. Standard library only,
-since the SDK imports it too.
+One row per code of the published catalogue: HTTP status, Connect code, whether a retry can help,
+the text that tells a person what to do next, and the context keys it may carry. The server renders
+a row as the `/v1` envelope or as a Connect error; `mitos.errors` maps rows back to the SDK's
+classes. Standard library only, since the SDK imports it too.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ _ROWS = (
     ErrorRow("forbidden", 403, _C.PERMISSION_DENIED, False,
              "Use a key that has the scope this action needs.", ("op", "required_scope")),
     ErrorRow("idle_timeout", 410, _C.FAILED_PRECONDITION, False,
-             "The sandbox ended at its deadline; create a new one, and use set_timeout to keep it longer.",
+             "It ended at its deadline; create a new one, and keep it longer with set_timeout.",
              ("sandbox",)),
     ErrorRow("internal", 500, _C.INTERNAL, False,
              "Look at the server's log; `mitos doctor` says whether this machine is healthy."),
@@ -116,7 +116,8 @@ _ROWS = (
              "Check the name; list what exists with GET /v1/sandboxes or GET /v1/templates.",
              ("sandbox", "template", "path")),
     ErrorRow("quota_exceeded", 429, _C.RESOURCE_EXHAUSTED, True,
-             "End sandboxes that are not needed, or raise the limit.", ("op", "dimension", "limit")),
+             "End sandboxes that are not needed, or raise the limit.",
+             ("op", "dimension", "limit")),
     ErrorRow("rate_limited", 429, _C.RESOURCE_EXHAUSTED, True,
              "Wait for retry_after_ms and send the request again.", ("sandbox", "retry_after_ms")),
     ErrorRow("timeout_too_large", 400, _C.INVALID_ARGUMENT, False,

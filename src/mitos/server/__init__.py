@@ -1,0 +1,1 @@
+"""HTTP, Connect and WebSockets in front of the node: parse, authorise, call, encode."""

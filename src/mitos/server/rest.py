@@ -1,0 +1,280 @@
+"""The `/v1` routes: JSON in, a call on the node, JSON out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from mitos.engine.base import Resources
+from mitos.node.node import Node
+from mitos.node.sandbox import SandboxRecord
+from mitos.node.template import TemplateRecord
+from mitos.server.auth import authorize
+from mitos.server.settings import ServerSettings
+from mitos.wire.errors import ApiError
+from mitos.wire.ids import ID_PATTERN, is_valid_id
+from mitos.wire.network import NetworkPosture
+
+__all__ = ["routes"]
+
+MAX_FORK = 64
+"""Children of one fork call."""
+
+_Body = dict[str, Any]
+_Handler = Callable[["_Call"], Awaitable[object]]
+
+
+class _Call:
+    """One request, with what every handler needs of it."""
+
+    def __init__(self, request: Request, node: Node, settings: ServerSettings) -> None:
+        self._request = request
+        self.node = node
+        self.settings = settings
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """The header, if it was sent with a value."""
+        return self._request.headers.get("idempotency-key") or None
+
+    def path_id(self, kind: str) -> str:
+        """The id in the path.
+
+        Raises:
+            ApiError: `invalid_input`.
+        """
+        return _checked_id(self._request.path_params["id"], kind)
+
+    async def body(self) -> _Body:
+        """The body, a JSON object.
+
+        Raises:
+            ApiError: `invalid_json`, or `body_too_large` as soon as it is.
+        """
+        raw = bytearray()
+        async for piece in self._request.stream():
+            raw += piece
+            if len(raw) > self.settings.max_body_bytes:
+                limit_mib = self.settings.max_body_bytes >> 20
+                raise ApiError("body_too_large", f"the request body is over {limit_mib} MiB")
+        try:
+            body = json.loads(raw)
+        except (ValueError, RecursionError) as exc:
+            raise ApiError("invalid_json", "the request body is not JSON") from exc
+        if not isinstance(body, dict):
+            raise ApiError("invalid_json", "the request body is not a JSON object")
+        return body
+
+
+def routes(node: Node, settings: ServerSettings) -> list[Route]:
+    """The control plane's routes."""
+
+    def route(method: str, path: str, handler: _Handler, *, is_open: bool = False) -> Route:
+        async def serve(request: Request) -> Response:
+            if not is_open:
+                authorize(request.headers.get("authorization"), settings.api_key)
+            result = await handler(_Call(request, node, settings))
+            return result if isinstance(result, Response) else JSONResponse(result)
+
+        return Route(path, serve, methods=[method], name=handler.__name__.lstrip("_"))
+
+    return [
+        route("GET", "/v1/health", _health, is_open=True),
+        route("GET", "/healthz", _healthz, is_open=True),
+        route("GET", "/readyz", _healthz, is_open=True),
+        route("POST", "/v1/templates", _create_template),
+        route("GET", "/v1/templates", _list_templates),
+        route("GET", "/v1/templates/{id}", _get_template),
+        route("DELETE", "/v1/templates/{id}", _delete_template),
+        route("POST", "/v1/fork", _create_sandbox),
+        route("GET", "/v1/sandboxes", _list_sandboxes),
+        route("GET", "/v1/sandboxes/{id}", _get_sandbox),
+        route("DELETE", "/v1/sandboxes/{id}", _terminate),
+        route("POST", "/v1/sandboxes/{id}/fork", _fork),
+        route("POST", "/v1/set_timeout", _set_timeout),
+        route("POST", "/v1/pause", _pause),
+        route("POST", "/v1/resume", _resume),
+    ]
+
+
+async def _health(call: _Call) -> object:
+    return {
+        "status": "ok",
+        "mock": call.settings.is_mock,
+        "templates": len(call.node.list_templates()),
+        "sandboxes": len(call.node.list_sandboxes()),
+    }
+
+
+async def _healthz(call: _Call) -> object:
+    return PlainTextResponse(f"ok ({'mock' if call.settings.is_mock else call.node.engine.name})\n")
+
+
+async def _create_template(call: _Call) -> object:
+    body = await call.body()
+    template_id = _checked_id(body.get("id"), "template")
+    network = body.get("network")
+    if (body.get("workload") or {}).get("command"):
+        raise ApiError("invalid_input", "template workloads are not supported by this server yet")
+    record = await call.node.create_template(
+        template_id,
+        network=None if network is None else NetworkPosture.parse(network),
+        resources=_resources(body.get("resources"), call.node.settings.default_resources),
+        idempotency_key=call.idempotency_key,
+    )
+    return _template(record)
+
+
+async def _list_templates(call: _Call) -> object:
+    return [_template(record) for record in call.node.list_templates()]
+
+
+async def _get_template(call: _Call) -> object:
+    return _template(call.node.get_template(call.path_id("template")))
+
+
+async def _delete_template(call: _Call) -> object:
+    template_id = call.path_id("template")
+    await call.node.delete_template(template_id)
+    return {"status": "deleted", "id": template_id}
+
+
+async def _create_sandbox(call: _Call) -> object:
+    body = await call.body()
+    if body.get("source"):
+        return await _fork_from(call, _checked_id(body["source"], "source"), body)
+    record = await call.node.create(
+        _checked_id(body.get("template"), "template"),
+        _checked_id(body.get("id"), "sandbox"),
+        idempotency_key=call.idempotency_key,
+    )
+    return _sandbox(record, call)
+
+
+async def _fork(call: _Call) -> object:
+    source_id = call.path_id("sandbox")
+    return await _fork_from(call, source_id, await call.body())
+
+
+async def _fork_from(call: _Call, source_id: str, body: _Body) -> object:
+    child_ids = _child_ids(body)
+    records = await call.node.fork(source_id, child_ids, idempotency_key=call.idempotency_key)
+    answer = _sandbox(records[0], call)
+    if "ids" in body:
+        answer["children"] = [_sandbox(record, call) for record in records]
+    return answer
+
+
+def _child_ids(body: _Body) -> list[str]:
+    """The ids of the children: `id`, or all of our addition `ids`, whose first must be `id`."""
+    ids = body.get("ids")
+    if ids is None:
+        return [_checked_id(body.get("id"), "sandbox")]
+    if not isinstance(ids, list) or not 1 <= len(ids) <= MAX_FORK:
+        raise ApiError("invalid_input", f"ids must be a list of 1 to {MAX_FORK} sandbox ids")
+    checked = [_checked_id(each, "sandbox") for each in ids]
+    if len(set(checked)) != len(checked) or body.get("id", checked[0]) != checked[0]:
+        raise ApiError("invalid_input", "ids must differ, and id must be the first of them")
+    return checked
+
+
+async def _list_sandboxes(call: _Call) -> object:
+    return [_sandbox(record, call) for record in call.node.list_sandboxes()]
+
+
+async def _get_sandbox(call: _Call) -> object:
+    record = call.node.get_sandbox(call.path_id("sandbox"))
+    answer = {**_sandbox(record, call), "phase": record.phase.value}
+    if record.deadline_unix is not None:
+        answer["deadline_unix"] = record.deadline_unix
+    return answer
+
+
+async def _terminate(call: _Call) -> object:
+    sandbox_id = call.path_id("sandbox")
+    await call.node.terminate(sandbox_id)
+    return {"status": "terminated", "id": sandbox_id}
+
+
+async def _set_timeout(call: _Call) -> object:
+    body = await call.body()
+    sandbox_id = _checked_id(body.get("sandbox"), "sandbox")
+    timeout_s = _integer(body, "timeout_seconds")
+    deadline = call.node.set_timeout(sandbox_id, timeout_s)
+    return {"status": "ok", "deadline_unix": deadline, "timeout_seconds": timeout_s}
+
+
+async def _pause(call: _Call) -> object:
+    body = await call.body()
+    await call.node.pause(_checked_id(body.get("sandbox"), "sandbox"))
+    return {"status": "paused"}
+
+
+async def _resume(call: _Call) -> object:
+    body = await call.body()
+    await call.node.resume(_checked_id(body.get("sandbox"), "sandbox"))
+    return {"status": "running"}
+
+
+def _template(record: TemplateRecord) -> _Body:
+    return {
+        "id": record.id,
+        "ready": True,
+        "created_at": record.created_at.isoformat(),
+        "creation_time_ms": record.creation_time_ms,
+        "network": record.network.to_template(),
+    }
+
+
+def _sandbox(record: SandboxRecord, call: _Call) -> _Body:
+    return {
+        "id": record.id,
+        "template_id": record.template_id,
+        "endpoint": call.settings.base_url,
+        "created_at": record.created_at.isoformat(),
+        "fork_time_ms": record.fork_time_ms,
+        "network": record.network.to_sandbox(),
+    }
+
+
+def _checked_id(value: object, kind: str) -> str:
+    if isinstance(value, str) and is_valid_id(value):
+        return value
+    raise ApiError(
+        "invalid_input",
+        f"the {kind} id is missing or not allowed",
+        remediation=f"Use 1 to 64 characters that match {ID_PATTERN}.",
+    )
+
+
+def _integer(body: _Body, member: str) -> int:
+    value = body.get(member)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ApiError("invalid_input", f"{member} must be a whole number")
+
+
+def _resources(value: object, default: Resources) -> Resources:
+    if value is None:
+        return default
+    if not isinstance(value, dict):
+        raise ApiError("invalid_input", "resources must be an object")
+    limits = partial(_limit, value)
+    return Resources(
+        vcpu_count=limits("vcpu_count", default.vcpu_count, 1, 256),
+        memory_mib=limits("mem_size_mib", default.memory_mib, 64, 1 << 20),
+        process_limit=default.process_limit,
+    )
+
+
+def _limit(value: _Body, member: str, default: int, low: int, high: int) -> int:
+    number = _integer(value, member) if value.get(member) else default
+    if low <= number <= high:
+        return number
+    raise ApiError("invalid_input", f"resources.{member} must be from {low} to {high}")

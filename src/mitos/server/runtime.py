@@ -1,0 +1,344 @@
+"""The runtime service `sandbox.v1.Sandbox`: each RPC as a call on a sandbox's agent.
+
+Connect itself (framing, codecs, compression, deadlines) is the `connectrpc` runtime's; this file
+turns messages into calls and answers into messages. RPCs that are not here answer `unimplemented`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any, Literal
+
+from connectrpc.errors import ConnectError
+from connectrpc.request import RequestContext
+from protobuf import Oneof
+
+from mitos.node.guest import Command, CommandExit, ExecRequest, FileEntry, Guest, Terminal
+from mitos.node.node import Node, check_timeout
+from mitos.server import stream
+from mitos.server.auth import authorize
+from mitos.server.errors import connect_error, internal_error
+from mitos.server.settings import ServerSettings
+from mitos.wire._generated.sandbox.v1 import sandbox_pb as pb
+from mitos.wire._generated.sandbox.v1.sandbox_connect import Sandbox
+from mitos.wire.errors import ApiError
+from mitos.wire.ids import is_valid_id
+from mitos.wire.link import Channel, KernelEvent, KernelEventKind
+
+__all__ = ["RuntimeService"]
+
+CHUNK_BYTES = 32 * 1024
+"""Largest piece of output or file content in one message, as the contract says."""
+
+_Context = RequestContext[Any, Any]
+_Stdout = Oneof[Literal["stdout"], bytes]
+_Stderr = Oneof[Literal["stderr"], bytes]
+_Exit = Oneof[Literal["exit"], pb.ExecExit]
+_Result = Oneof[Literal["result"], pb.RunResult]
+_Error = Oneof[Literal["error"], pb.RunError]
+_ExitCode = Oneof[Literal["exit_code"], int]
+
+
+class RuntimeService(Sandbox):
+    """The service over one node.
+
+    Args:
+        node: runs the sandboxes.
+        settings: key and default timeouts.
+    """
+
+    def __init__(self, node: Node, settings: ServerSettings) -> None:
+        self._node = node
+        self._settings = settings
+
+    async def exec_stream(
+        self, request: pb.ExecStreamRequest, ctx: _Context, /
+    ) -> AsyncGenerator[pb.ExecResponse]:
+        """Runs a command without input; output as it comes, then its exit."""
+        with self._stream(ctx) as (sandbox_id, guest):
+            wanted = self.exec_request(request, sandbox_id, stdin=False)
+            async with guest.exec(wanted) as command, aclosing(exec_messages(command)) as messages:
+                async for message in messages:
+                    yield message
+
+    async def exec(
+        self, request: AsyncIterator[pb.ExecRequest], ctx: _Context, /
+    ) -> AsyncGenerator[pb.ExecResponse]:
+        """Runs a command with input, on a terminal if asked."""
+        with self._stream(ctx) as (sandbox_id, guest):
+            opened = await stream.first(request, "open")
+            wanted = self.exec_request(opened, sandbox_id, stdin=True)
+            async with (
+                guest.exec(wanted) as command,
+                stream.feeding(
+                    request, lambda message: _input(command, message), command.close_input
+                ),
+                aclosing(exec_messages(command)) as messages,
+            ):
+                async for message in messages:
+                    yield message
+
+    async def read_file(
+        self, request: pb.ReadFileRequest, ctx: _Context, /
+    ) -> AsyncGenerator[pb.Chunk]:
+        """The file's content; the last message has `eof`."""
+        with self._guest(ctx) as guest:
+            async with aclosing(guest.read_file(request.path)) as chunks:
+                async for chunk in chunks:
+                    for piece in _pieces(chunk):
+                        yield pb.Chunk(data=piece)
+            yield pb.Chunk(eof=True)
+
+    async def write_file(
+        self, request: AsyncIterator[pb.WriteFileRequest], ctx: _Context, /
+    ) -> pb.WriteFileResult:
+        """Replaces a file in one step once all of it has come."""
+        with self._guest(ctx) as guest:
+            opened = await stream.first(request, "open")
+            written = await guest.write_file(opened.path, _contents(request), mode=opened.mode)
+            return pb.WriteFileResult(bytes_written=written)
+
+    async def list(self, request: pb.ListRequest, ctx: _Context, /) -> pb.ListResponse:
+        """The entries of a directory, or the one of a file."""
+        with self._guest(ctx) as guest:
+            entries = await guest.list_directory(request.parent)
+            return pb.ListResponse(entries=[_file_info(entry) for entry in entries])
+
+    async def stat(self, request: pb.StatRequest, ctx: _Context, /) -> pb.FileInfo:
+        """What is at a path, links not followed."""
+        with self._guest(ctx) as guest:
+            return _file_info(await guest.stat(request.path))
+
+    async def mkdir(self, request: pb.MkdirRequest, ctx: _Context, /) -> pb.MkdirResponse:
+        """Makes a directory and its parents."""
+        with self._guest(ctx) as guest:
+            await guest.make_directory(request.path)
+            return pb.MkdirResponse()
+
+    async def remove(self, request: pb.RemoveRequest, ctx: _Context, /) -> pb.RemoveResponse:
+        """Removes a file or tree; published clients cannot ask for less."""
+        with self._guest(ctx) as guest:
+            await guest.remove(request.path)
+            return pb.RemoveResponse()
+
+    async def run_code_stream(
+        self, request: pb.RunCodeStreamRequest, ctx: _Context, /
+    ) -> AsyncGenerator[pb.RunCodeResponse]:
+        """Runs a cell in the sandbox's kernel."""
+        with self._stream(ctx) as (sandbox_id, guest):
+            async with aclosing(self._run_code(guest, request, sandbox_id)) as messages:
+                async for message in messages:
+                    yield message
+
+    async def run_code(
+        self, request: AsyncIterator[pb.RunCodeRequest], ctx: _Context, /
+    ) -> AsyncGenerator[pb.RunCodeResponse]:
+        """The same; a cell has no input, so what follows `open` is dropped."""
+        with self._stream(ctx) as (sandbox_id, guest):
+            opened = await stream.first(request, "open")
+            async with (
+                stream.feeding(request, stream.ignore, stream.nothing),
+                aclosing(self._run_code(guest, opened, sandbox_id)) as messages,
+            ):
+                async for message in messages:
+                    yield message
+
+    async def _run_code(
+        self, guest: Guest, request: pb.RunCodeOpen | pb.RunCodeStreamRequest, sandbox_id: str
+    ) -> AsyncGenerator[pb.RunCodeResponse]:
+        timeout_s = self._timeout(
+            request.timeout_seconds, self._settings.default_code_timeout_s, sandbox_id
+        )
+        language = request.language or "python"
+        async with guest.run_code(request.code, language=language, timeout_s=timeout_s) as events:
+            async for event in events:
+                for message in code_messages(event):
+                    yield message
+
+    def exec_request(
+        self,
+        request: pb.ExecOpen | pb.ExecStreamRequest,
+        sandbox_id: str,
+        *,
+        stdin: bool,
+    ) -> ExecRequest:
+        """The command a message asks for, with the server's defaults.
+
+        Raises:
+            ApiError: `timeout_too_large`.
+        """
+        terminal = _terminal(request.pty) if isinstance(request, pb.ExecOpen) else None
+        default_s = None if terminal else self._settings.default_exec_timeout_s
+        return ExecRequest(
+            argv=_argv(request, terminal),
+            env={variable.key: variable.value for variable in request.env},
+            cwd=request.cwd,
+            timeout_s=self._timeout(request.timeout_seconds, default_s, sandbox_id),
+            stdin=stdin,
+            terminal=terminal,
+        )
+
+    def _timeout(self, requested_s: int, default_s: int | None, sandbox_id: str) -> int | None:
+        check_timeout(requested_s, self._node.settings.max_timeout_s, sandbox_id)
+        return requested_s if requested_s > 0 else default_s
+
+    @contextlib.contextmanager
+    def _guest(self, ctx: _Context) -> Iterator[Guest]:
+        with _connect_errors():
+            yield self._node.guest(self._sandbox_id(ctx))
+
+    @contextlib.contextmanager
+    def _stream(self, ctx: _Context) -> Iterator[tuple[str, Guest]]:
+        with _connect_errors():
+            sandbox_id = self._sandbox_id(ctx)
+            with self._node.stream(sandbox_id) as guest:
+                yield sandbox_id, guest
+
+    def _sandbox_id(self, ctx: _Context) -> str:
+        headers = ctx.request_headers
+        authorize(headers.get("authorization"), self._settings.api_key)
+        sandbox_id = headers.get("x-sandbox-id") or ""
+        if not is_valid_id(sandbox_id):
+            raise ApiError(
+                "invalid_input",
+                "the X-Sandbox-Id header is missing or no sandbox id",
+                remediation="Send the id that create or fork returned.",
+            )
+        return sandbox_id
+
+
+@contextlib.contextmanager
+def _connect_errors() -> Iterator[None]:
+    """Turns what the node raises into Connect errors, at the service's edge."""
+    try:
+        yield
+    except ApiError as exc:
+        raise connect_error(exc) from exc
+    except ConnectError:
+        raise
+    except Exception as exc:
+        raise connect_error(internal_error(exc)) from exc
+
+
+async def exec_messages(command: Command) -> AsyncGenerator[pb.ExecResponse]:
+    """A command's output and exit as messages."""
+    async for output in command:
+        for piece in _pieces(output.data):
+            if output.channel is Channel.ERROR:
+                yield pb.ExecResponse(msg=_Stderr("stderr", piece))
+            else:
+                yield pb.ExecResponse(msg=_Stdout("stdout", piece))
+    assert command.exit is not None
+    yield pb.ExecResponse(msg=_Exit("exit", exec_exit(command.exit)))
+
+
+def exec_exit(ended: CommandExit) -> pb.ExecExit:
+    """A command's end as a message; the duration is never 0."""
+    return pb.ExecExit(
+        exit_code=ended.exit_code,
+        exec_time_ms=max(ended.duration_s * 1000, 0.001),
+        error=ended.error,
+    )
+
+
+def code_messages(event: KernelEvent) -> Iterator[pb.RunCodeResponse]:
+    """A kernel's event as messages. Its JSON comes from the guest: odd members are dropped."""
+    match event.kind:
+        case KernelEventKind.STDOUT:
+            for piece in _pieces(event.payload):
+                yield pb.RunCodeResponse(msg=_Stdout("stdout", piece))
+        case KernelEventKind.STDERR:
+            for piece in _pieces(event.payload):
+                yield pb.RunCodeResponse(msg=_Stderr("stderr", piece))
+        case KernelEventKind.RESULT:
+            body = _object(event.payload)
+            data = {k: v.encode("utf-8", "replace") for k, v in _texts(body.get("data")).items()}
+            result = pb.RunResult(text=_text(body.get("text")), data=data)
+            yield pb.RunCodeResponse(msg=_Result("result", result))
+        case KernelEventKind.ERROR:
+            body = _object(event.payload)
+            lines = body.get("traceback")
+            error = pb.RunError(
+                name=_text(body.get("name")) or "Error",
+                value=_text(body.get("value")),
+                traceback=[_text(line) for line in lines] if isinstance(lines, list) else [],
+            )
+            yield pb.RunCodeResponse(msg=_Error("error", error))
+        case KernelEventKind.DONE:
+            yield pb.RunCodeResponse(
+                msg=_ExitCode("exit_code", event.payload[0] if event.payload else 1)
+            )
+
+
+def _object(payload: bytes) -> dict[str, object]:
+    try:
+        body = json.loads(payload)
+    except ValueError:
+        body = {"name": "KernelStreamError", "value": "the kernel sent an event that is not JSON"}
+    return body if isinstance(body, dict) else {}
+
+
+def _text(value: object) -> str:
+    """A string protobuf can carry: no lone surrogates."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _texts(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {}
+    return {_text(k): _text(v) for k, v in value.items() if isinstance(v, str)}
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    for start in range(0, len(data), CHUNK_BYTES):
+        yield data[start : start + CHUNK_BYTES]
+
+
+def _argv(request: pb.ExecOpen | pb.ExecStreamRequest, terminal: Terminal | None) -> list[str]:
+    if request.args:
+        return [request.command, *request.args]
+    if terminal is not None and not request.command:
+        return ["/bin/sh"]
+    return ["/bin/sh", "-c", request.command]
+
+
+def _terminal(pty: pb.PtyOptions | None) -> Terminal | None:
+    if pty is None:
+        return None
+    default = Terminal()
+    size = pty.size
+    return Terminal(
+        term=pty.term or default.term,
+        cols=(size.cols if size else 0) or default.cols,
+        rows=(size.rows if size else 0) or default.rows,
+    )
+
+
+async def _input(command: Command, message: pb.ExecRequest) -> None:
+    match message.msg:
+        case Oneof(field="stdin", value=bytes(data)):
+            await command.write(data)
+        case Oneof(field="resize", value=pb.WindowSize() as size):
+            await command.resize(size.cols, size.rows)
+        case Oneof(field="stdin_close", value=True):
+            await command.close_input()
+
+
+async def _contents(request: AsyncIterator[pb.WriteFileRequest]) -> AsyncIterator[bytes]:
+    async for message in request:
+        if message.msg is not None and message.msg.field == "data":
+            yield message.msg.value
+
+
+def _file_info(entry: FileEntry) -> pb.FileInfo:
+    return pb.FileInfo(
+        name=entry.name,
+        path=entry.path,
+        is_dir=entry.is_directory,
+        size=entry.size,
+        mode=entry.mode,
+        modified_at_unix=entry.modified_at_unix,
+    )

@@ -1,0 +1,35 @@
+"""Settings of the server; `cli` fills them in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ServerSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How requests are taken in."""
+
+    base_url: str = "http://127.0.0.1:8080"
+    """The server's own origin; told to clients as a sandbox's `endpoint`."""
+
+    api_key: str | None = None
+    """Bearer key every `/v1` and runtime call needs; None serves everybody (loopback only)."""
+
+    is_mock: bool = False
+    """True when the engine isolates nothing; health says so."""
+
+    max_body_bytes: int = 32 << 20
+    """Body of a control-plane request."""
+
+    max_message_bytes: int = 128 << 20
+    """One message of a runtime call. A published client sends a whole file as one message, base64
+    in JSON.
+    """
+
+    default_exec_timeout_s: int = 30
+    default_code_timeout_s: int = 60
+
+    def __repr__(self) -> str:
+        return f"ServerSettings(base_url={self.base_url!r}, is_mock={self.is_mock})"

@@ -1,0 +1,1 @@
+"""The boundaries of `spec/` in Python: messages, framing, names, errors. No I/O, no clock."""

@@ -1,0 +1,128 @@
+"""The network posture of a template: what its sandboxes may reach, and who may reach them.
+
+It has two spellings on the wire: the one of the template request, and the one of the sandbox
+descriptor, which follows the cluster objects. Anything left out means deny.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from mitos.wire.errors import ApiError
+
+__all__ = ["NetworkPosture"]
+
+_VERDICTS = ("deny", "allow")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPosture:
+    """What a sandbox may reach.
+
+    Attributes:
+        block: drop all egress, whatever the other members say.
+        egress: verdict for egress that nothing else matches, `deny` or `allow`.
+        allow_domains: `host:port` entries; the host may be `*.suffix`.
+        allow_cidrs: destination blocks, v4 or v6.
+        inbound: unsolicited inbound, `deny` or `allow`.
+        inbound_cidrs: narrows an inbound `allow`.
+    """
+
+    block: bool = False
+    egress: str = "deny"
+    allow_domains: tuple[str, ...] = ()
+    allow_cidrs: tuple[str, ...] = ()
+    inbound: str = "deny"
+    inbound_cidrs: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, value: object) -> NetworkPosture:
+        """Reads the `network` member of a template request.
+
+        Raises:
+            ApiError: `invalid_input` naming the member; a posture that is half understood is
+                refused.
+        """
+        if not isinstance(value, dict):
+            raise _bad("network", "an object")
+        posture = cls(
+            block=_boolean(value, "block"),
+            egress=_verdict(value, "egress"),
+            allow_domains=_strings(value, "allow_domains"),
+            allow_cidrs=_cidrs(value, "allow_cidrs"),
+            inbound=_verdict(value, "inbound"),
+            inbound_cidrs=_cidrs(value, "inbound_cidrs"),
+        )
+        for domain in posture.allow_domains:
+            host, colon, port = domain.rpartition(":")
+            if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+                raise _bad("network.allow_domains", "entries of the form host:port")
+        return posture
+
+    def to_template(self) -> dict[str, object]:
+        """The `network` member of a template descriptor: both verdicts, the rest where set."""
+        return {
+            "egress": self.egress,
+            "inbound": self.inbound,
+            **({"block": True} if self.block else {}),
+            **_lists(
+                allow_domains=self.allow_domains,
+                allow_cidrs=self.allow_cidrs,
+                inbound_cidrs=self.inbound_cidrs,
+            ),
+        }
+
+    def to_sandbox(self) -> dict[str, object]:
+        """The `network` member of a sandbox descriptor, in the spelling of the cluster objects."""
+        return {
+            "egress": self.egress,
+            "inbound": self.inbound,
+            **({"blockNetwork": True} if self.block else {}),
+            **_lists(
+                allow=self.allow_domains,
+                allowCidrs=self.allow_cidrs,
+                inboundCidrs=self.inbound_cidrs,
+            ),
+        }
+
+
+def _lists(**members: tuple[str, ...]) -> dict[str, object]:
+    return {name: list(values) for name, values in members.items() if values}
+
+
+def _boolean(value: dict[str, object], member: str) -> bool:
+    found = value.get(member)
+    if found is None or isinstance(found, bool):
+        return bool(found)
+    raise _bad(f"network.{member}", "true or false")
+
+
+def _verdict(value: dict[str, object], member: str) -> str:
+    found = value.get(member) or "deny"
+    if found in _VERDICTS:
+        return str(found)
+    raise _bad(f"network.{member}", "deny or allow")
+
+
+def _strings(value: dict[str, object], member: str) -> tuple[str, ...]:
+    found = value.get(member)
+    if found is None:
+        return ()
+    if isinstance(found, list) and all(isinstance(item, str) for item in found):
+        return tuple(found)
+    raise _bad(f"network.{member}", "a list of strings")
+
+
+def _cidrs(value: dict[str, object], member: str) -> tuple[str, ...]:
+    blocks = _strings(value, member)
+    for block in blocks:
+        try:
+            ipaddress.ip_network(block, strict=False)
+        except ValueError:
+            raise _bad(f"network.{member}", "address blocks such as 10.0.0.0/8") from None
+    return blocks
+
+
+def _bad(member: str, wanted: str) -> ApiError:
+    return ApiError("invalid_input", f"{member} must be {wanted}")
