@@ -109,6 +109,16 @@ class _Extraction:
         for path, member in reversed(self._folders):
             with tree.open_directory(self._root, path, mode=None) as descriptor:
                 self._dress(descriptor, member)
+        self._read_to_end()
+
+    def _read_to_end(self) -> None:
+        """Reads what follows the last entry: a compressor's checksum stands at the very end."""
+        stream = self._archive.fileobj
+        while stream is not None and (data := stream.read(_COPY_BYTES)):
+            self._check_alive()
+            self._remaining_bytes -= len(data)
+            if self._remaining_bytes < 0:
+                raise ImageBuildError("too much follows its last entry")
 
     def _place(self, member: tarfile.TarInfo) -> None:
         self._check_alive()

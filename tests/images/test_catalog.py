@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mitos.images.catalog import ImageCatalog, ImageNotFoundError
+from mitos.images.image import ArchiveImage, DebianImage, DirectoryImage
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "templates.toml"
+
+
+def test_the_built_in_images_need_no_file(file: Path) -> None:
+    catalog = ImageCatalog(file)
+
+    assert catalog.names() == ["base", "node", "python"]
+    python = catalog.find("python")
+    assert isinstance(python, DebianImage)
+    assert {"python3", "python3-pip", "git", "curl", "ca-certificates"} <= set(python.packages)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(file: Path) -> None:
+    with pytest.raises(ImageNotFoundError, match="'nope'; there are base, node, python"):
+        ImageCatalog(file).find("nope")
+
+
+def test_the_file_adds_folders_archives_and_package_lists(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    file.write_text(
+        '[templates.mine]\nrootfs = "tree"\n'
+        '[templates.packed]\nrootfs = "/srv/packed.tar.gz"\n'
+        '[templates.data]\npackages = ["python3", "python3-numpy"]\n'
+    )
+    catalog = ImageCatalog(file)
+
+    assert catalog.names() == ["base", "data", "mine", "node", "packed", "python"]
+    assert catalog.find("mine") == DirectoryImage("mine", tmp_path / "tree")
+    assert catalog.find("packed") == ArchiveImage("packed", Path("/srv/packed.tar.gz"))
+    assert catalog.find("data") == DebianImage("data", ("python3", "python3-numpy"))
+
+
+def test_the_file_can_replace_a_built_in_image(file: Path) -> None:
+    file.write_text('[templates.python]\npackages = ["python3-minimal"]\n')
+
+    assert ImageCatalog(file).find("python") == DebianImage("python", ("python3-minimal",))
+
+
+def test_an_edit_counts_at_once(file: Path) -> None:
+    catalog = ImageCatalog(file)
+    assert "mine" not in catalog.names()
+
+    file.write_text('[templates.mine]\nrootfs = "x.tar"\n')
+
+    assert "mine" in catalog.names()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[templates.x", "cannot be read"),
+        ("[image.x]\nrootfs = 'y'", "unknown key 'image'"),
+        ("templates = 3", "templates.NAME"),
+        ("[templates.x]", "one key"),
+        ("[templates.x]\nrootfs = 'y'\npackages = ['z']", "one key"),
+        ("[templates.x]\nrootfs = 3", "path"),
+        ("[templates.x]\nrootfs = ''", "path"),
+        ("[templates.x]\npackages = 'vim'", "list"),
+        ("[templates.x]\npackages = ['--force']", "not a Debian package name"),
+        ("[templates.x]\npackages = ['vim,evil']", "not a Debian package name"),
+        ("[templates.'../x']\nrootfs = 'y'", "letters"),
+        ("templates.x = 3", "one key"),
+    ],
+)
+def test_a_faulty_file_is_named_with_what_is_wrong(file: Path, text: str, named: str) -> None:
+    file.write_text(text)
+    catalog = ImageCatalog(file)
+
+    with pytest.raises(ImageNotFoundError, match=named) as caught:
+        catalog.find("python")
+
+    assert str(file) in str(caught.value)
+    assert catalog.names() == ["base", "node", "python"]
+
+
+def test_a_file_that_is_not_text_is_refused(file: Path) -> None:
+    file.write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(ImageNotFoundError, match="cannot be read"):
+        ImageCatalog(file).find("python")
