@@ -1,0 +1,115 @@
+/* The agent: PID 1 of a sandbox. One thread, one loop; spec/guest-link.md is what it speaks on its standard input
+ * and output.
+ *
+ *     stream.c   the link: frames in and out, credit, the table of streams      (link.c is its codec)
+ *     exec.c     EXEC            process.c  starting and reaping, tree.c killing with all descendants
+ *     file.c     READ_FILE WRITE_FILE LIST STAT MKDIR       remove.c  REMOVE
+ *     kernel.c   RUN_CODE        identity.c IDENTIFY        environment.c  the variables they share
+ *
+ * Nothing in the loop waits for a slow stream: descriptors do not block, and files move one portion a turn. */
+#define _GNU_SOURCE
+#include "exec.h"
+#include "file.h"
+#include "identity.h"
+#include "kernel.h"
+#include "poller.h"
+#include "process.h"
+#include "remove.h"
+#include "stream.h"
+
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#ifndef MITOS_BUILD
+#define MITOS_BUILD "unknown"
+#endif
+
+enum { OPEN_FILE_LIMIT = 65536 };
+
+const struct operation *const operations[] = {
+	[OPERATION_IDENTIFY] = &identify_operation,
+	[OPERATION_EXEC] = &exec_operation,
+	[OPERATION_READ_FILE] = &read_file_operation,
+	[OPERATION_WRITE_FILE] = &write_file_operation,
+	[OPERATION_LIST] = &list_operation,
+	[OPERATION_STAT] = &stat_operation,
+	[OPERATION_MKDIR] = &mkdir_operation,
+	[OPERATION_REMOVE] = &remove_operation,
+	[OPERATION_RUN_CODE] = &run_code_operation,
+};
+const size_t operation_count = sizeof operations / sizeof *operations;
+
+/* Descriptors 0 to 2 must be taken, or the first pipes would take their places. */
+static void fill_standard_descriptors(void)
+{
+	int null;
+	do
+		null = open("/dev/null", O_RDWR);
+	while (null >= 0 && null <= STDERR_FILENO);
+	if (null >= 0)
+		close(null);
+}
+
+/* What children inherit: many open files, and no capability that only PID 1 needs (sethostname). */
+static void limit_children(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max < OPEN_FILE_LIMIT ? limit.rlim_max : OPEN_FILE_LIMIT;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+	prctl(PR_CAPBSET_DROP, CAP_SYS_ADMIN, 0, 0, 0);
+	umask(022);
+}
+
+static void set_up(void)
+{
+	fill_standard_descriptors();
+	process_setup();
+	limit_children();
+	mkdir("/workspace", 0755);
+	fcntl(STDIN_FILENO, F_SETFL, fcntl(STDIN_FILENO, F_GETFL) | O_NONBLOCK);
+	fcntl(STDOUT_FILENO, F_SETFL, fcntl(STDOUT_FILENO, F_GETFL) | O_NONBLOCK);
+	stream_start(MITOS_BUILD);
+}
+
+static void prepare_operations(void)
+{
+	exec_prepare();
+	file_prepare();
+	remove_prepare();
+	kernel_prepare();
+	identity_prepare();
+}
+
+static void pump_operations(void)
+{
+	exec_pump();
+	file_pump();
+	remove_pump();
+	kernel_pump();
+	identity_pump();
+}
+
+int main(void)
+{
+	set_up();
+	for (;;) {
+		bool active = !stream_frozen();
+		poller_reset();
+		stream_prepare();
+		process_prepare();
+		if (active)
+			prepare_operations();
+		poller_wait();
+		process_reap();
+		stream_receive();
+		if (active && !stream_frozen())
+			pump_operations();
+		stream_flush();
+	}
+}

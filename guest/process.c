@@ -1,0 +1,384 @@
+#define _GNU_SOURCE
+#include "process.h"
+
+#include "buffer.h"
+#include "poller.h"
+#include "raw.h"
+#include "tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { STACK_SIZE = 32 << 10, LAUNCH_DESCRIPTORS = 4 };
+
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+/* Made by the agent before the start; from then on the supervisor and the child read the first part and
+ * write the atomics, the agent reads the atomics. Freed only when both are gone. */
+struct process {
+	char **argv; /* argv[-2] and argv[-1] are free for an interpreter */
+	char **environment;
+	char **candidates; /* where the program may be, in the order of PATH */
+	char *directory;
+	int descriptors[LAUNCH_DESCRIPTORS];
+	bool session;
+	atomic_int id, error, entering, status, ended;
+
+	struct process *next;
+	uint8_t *stack;
+	pid_t supervisor; /* 0 when there is none (any more) */
+	bool released;
+};
+
+static struct process *processes;
+static int child_signal, supervisor_event;
+static int signal_place, event_place;
+
+/* ---- beside the agent: raw system calls only ---- */
+
+/* execve answers ENOEXEC for a script without an interpreter line: the shell runs it, as execvp would. */
+static long try_execute(struct process *process, const char *path)
+{
+	long error = raw(SYS_execve, (long)path, (long)process->argv, (long)process->environment, 0, 0);
+	if (error != -ENOEXEC)
+		return error;
+	process->argv[-1] = (char *)"/bin/sh";
+	process->argv[0] = (char *)path;
+	return raw(SYS_execve, (long)"/bin/sh", (long)(process->argv - 1), (long)process->environment, 0, 0);
+}
+
+static long execute(struct process *process)
+{
+	long worst = -ENOENT;
+	for (char **path = process->candidates; *path; path++) {
+		long error = try_execute(process, *path);
+		if (error == -EACCES)
+			worst = error;
+		else if (error != -ENOENT && error != -ENOTDIR)
+			return error;
+	}
+	return worst;
+}
+
+static long take_descriptors(const int *descriptors)
+{
+	for (int target = 0; target < LAUNCH_DESCRIPTORS; target++) {
+		int source = descriptors[target];
+		if (source < 0)
+			continue;
+		long result = source == target ? raw(SYS_fcntl, source, F_SETFD, 0, 0, 0)
+					       : raw(SYS_dup3, source, target, 0, 0, 0);
+		if (result < 0)
+			return result;
+	}
+	return 0;
+}
+
+__attribute__((noinline, noreturn)) static void child_main(struct process *process)
+{
+	uint64_t no_signals = 0;
+	if (process->session) {
+		raw(SYS_setsid, 0, 0, 0, 0, 0);
+		raw(SYS_ioctl, process->descriptors[0], TIOCSCTTY, 0, 0, 0);
+	} else {
+		raw(SYS_setpgid, 0, 0, 0, 0, 0);
+	}
+	atomic_store(&process->id, (int)raw(SYS_getpid, 0, 0, 0, 0, 0));
+	long error = take_descriptors(process->descriptors);
+	if (error == 0) {
+		error = raw(SYS_chdir, (long)process->directory, 0, 0, 0, 0);
+		atomic_store(&process->entering, error < 0);
+	}
+	if (error == 0) {
+		raw(SYS_rt_sigprocmask, SIG_SETMASK, (long)&no_signals, 0, sizeof no_signals, 0);
+		error = execute(process);
+	}
+	atomic_store(&process->error, (int)-error);
+	for (;;)
+		raw(SYS_exit_group, 127, 0, 0, 0, 0);
+}
+
+/* The descriptors are shared with the agent, which has forgotten these. */
+static void close_descriptors(const struct process *process)
+{
+	for (int i = 0; i < LAUNCH_DESCRIPTORS; i++) {
+		int seen = 0;
+		while (process->descriptors[seen] != process->descriptors[i])
+			seen++;
+		if (seen == i && process->descriptors[i] >= 0)
+			raw(SYS_close, process->descriptors[i], 0, 0, 0, 0);
+	}
+}
+
+__attribute__((noinline)) static long spawn(struct process *process)
+{
+	long id = raw_vfork();
+	if (id == 0)
+		child_main(process);
+	close_descriptors(process);
+	return id;
+}
+
+static void note_start_failure(struct process *process, long error)
+{
+	atomic_store(&process->error, (int)-error);
+	atomic_store(&process->ended, 1);
+}
+
+static void note_end(struct process *process, int status)
+{
+	atomic_store(&process->status, status);
+	atomic_store(&process->ended, 1);
+}
+
+/* Reaps until nothing is left to reap, then ends. The agent learns of the program's end from the supervisor's own
+ * end when the program left nothing behind (one wake-up), else through the event. */
+static int supervisor_main(void *argument)
+{
+	struct process *process = argument;
+	uint64_t one = 1;
+	raw(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	raw(SYS_prctl, PR_SET_NAME, (long)"mitos-exec", 0, 0, 0);
+	long child = spawn(process);
+	if (child < 0)
+		note_start_failure(process, child);
+	for (;;) {
+		int status = 0;
+		int options = atomic_load(&process->ended) ? WNOHANG : 0;
+		long id = raw(SYS_wait4, -1, (long)&status, options, 0, 0);
+		if (id == -ECHILD)
+			break;
+		if (id == child)
+			note_end(process, status);
+		if (id != 0)
+			continue;
+		raw(SYS_write, supervisor_event, (long)&one, sizeof one, 0, 0);
+		while (raw(SYS_wait4, -1, (long)&status, 0, 0, 0) != -ECHILD)
+			;
+		break;
+	}
+	raw(SYS_exit_group, 0, 0, 0, 0, 0);
+	return 0;
+}
+
+/* ---- the agent's side ---- */
+
+void process_setup(void)
+{
+	sigset_t all;
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	sigset_t child;
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	child_signal = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+	supervisor_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (child_signal < 0 || supervisor_event < 0)
+		exit(1);
+}
+
+static char **copy_strings(char **strings, size_t spare)
+{
+	size_t count = 0;
+	while (strings[count])
+		count++;
+	char **copy = (char **)must_allocate((spare + count + 1) * sizeof *copy) + spare;
+	for (size_t i = 0; i < count; i++)
+		copy[i] = must_copy(strings[i], strlen(strings[i]));
+	return copy;
+}
+
+static const char *search_path(char **environment)
+{
+	const char *path = DEFAULT_PATH;
+	for (; *environment; environment++)
+		if (strncmp(*environment, "PATH=", 5) == 0)
+			path = *environment + 5;
+	return path;
+}
+
+static char *join_path(const char *directory, size_t length, const char *name)
+{
+	char *path = must_allocate(length + strlen(name) + 2);
+	memcpy(path, directory, length);
+	if (length > 0)
+		path[length++] = '/';
+	strcpy(path + length, name);
+	return path;
+}
+
+static char **find_candidates(const char *name, char **environment)
+{
+	const char *path = search_path(environment);
+	size_t count = 1;
+	for (const char *at = path; *at; at++)
+		count += *at == ':';
+	char **candidates = must_allocate((count + 1) * sizeof *candidates);
+	if (*name == 0)
+		return candidates;
+	if (strchr(name, '/')) {
+		candidates[0] = must_copy(name, strlen(name));
+		return candidates;
+	}
+	for (size_t i = 0; i < count; i++) {
+		size_t length = strcspn(path, ":");
+		candidates[i] = join_path(path, length, name);
+		path += length + 1;
+	}
+	return candidates;
+}
+
+static void free_strings(char **strings, size_t spare)
+{
+	for (char **string = strings; *string; string++)
+		free(*string);
+	free(strings - spare);
+}
+
+static void free_process(struct process *process)
+{
+	struct process **link = &processes;
+	while (*link != process)
+		link = &(*link)->next;
+	*link = process->next;
+	free_strings(process->argv, 1);
+	free_strings(process->environment, 0);
+	free_strings(process->candidates, 0);
+	free(process->directory);
+	free(process->stack);
+	free(process);
+}
+
+static void start_supervisor(struct process *process)
+{
+	process->stack = must_allocate(STACK_SIZE);
+	int id = clone(supervisor_main, process->stack + STACK_SIZE, CLONE_VM | CLONE_FILES | SIGCHLD, process);
+	if (id > 0) {
+		process->supervisor = id;
+		return;
+	}
+	note_start_failure(process, -errno);
+	close_descriptors(process);
+}
+
+struct process *process_start(const struct launch *launch)
+{
+	struct process *process = must_allocate(sizeof *process);
+	process->argv = copy_strings(launch->argv, 1);
+	process->environment = copy_strings(launch->environment, 0);
+	process->candidates = find_candidates(launch->argv[0], launch->environment);
+	process->directory = must_copy(launch->directory, strlen(launch->directory));
+	process->session = launch->session;
+	memcpy(process->descriptors, (int[]){launch->input, launch->output, launch->error, launch->extra},
+	       sizeof process->descriptors);
+	process->next = processes;
+	processes = process;
+	if (launch->supervised) {
+		start_supervisor(process);
+		return process;
+	}
+	long id = spawn(process);
+	if (id < 0)
+		note_start_failure(process, id);
+	return process;
+}
+
+void process_release(struct process *process)
+{
+	process->released = true;
+	if (process->supervisor)
+		kill(process->supervisor, SIGKILL);
+	if (process->released && process_gone(process))
+		free_process(process);
+}
+
+pid_t process_id(const struct process *process)
+{
+	return atomic_load(&process->id);
+}
+
+bool process_ended(const struct process *process)
+{
+	return atomic_load(&process->ended);
+}
+
+bool process_gone(const struct process *process)
+{
+	return process_ended(process) && process->supervisor == 0;
+}
+
+int process_start_error(const struct process *process, bool *entering)
+{
+	*entering = atomic_load(&process->entering);
+	return atomic_load(&process->error);
+}
+
+int process_status(const struct process *process)
+{
+	return atomic_load(&process->status);
+}
+
+bool process_kill_tree(struct process *process)
+{
+	if (process->supervisor) {
+		if (process_id(process) == 0 && !process_ended(process))
+			return false;
+		return tree_kill(process->supervisor, false);
+	}
+	if (process_ended(process))
+		return true;
+	kill(-process_id(process), SIGKILL);
+	tree_kill(process_id(process), true);
+	return false;
+}
+
+static void note_reaped(struct process *process, pid_t id, int status)
+{
+	if (process->supervisor == id) {
+		process->supervisor = 0;
+		if (process_id(process) == 0 && !process_ended(process))
+			note_end(process, status);
+	} else if (process_id(process) == id && !process_ended(process)) {
+		note_end(process, status);
+	}
+}
+
+void process_prepare(void)
+{
+	signal_place = poller_add(child_signal, POLLIN);
+	event_place = poller_add(supervisor_event, POLLIN);
+}
+
+void process_reap(void)
+{
+	struct signalfd_siginfo signals;
+	uint64_t events;
+	if (poller_ready(event_place) && read(supervisor_event, &events, sizeof events) < 0)
+		return;
+	if (!poller_ready(signal_place))
+		return;
+	while (read(child_signal, &signals, sizeof signals) > 0)
+		;
+	int status;
+	pid_t id;
+	while ((id = waitpid(-1, &status, WNOHANG)) > 0) {
+		for (struct process *process = processes, *next; process; process = next) {
+			next = process->next;
+			note_reaped(process, id, status);
+			if (process->released && process_gone(process))
+				free_process(process);
+		}
+	}
+}
