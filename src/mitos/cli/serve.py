@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from mitos.engine.fake import FakeEngine
+
 
 from mitos.cli import settings
 from mitos.engine.base import Engine
@@ -145,7 +145,7 @@ async def _serve_until_told(node: Node, listener: socket.socket, options: _Optio
     host, port = listener.getsockname()[:2]
     base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     server_settings = ServerSettings(
-        base_url=base_url, api_key=options.api_key, is_mock=node.engine.name == FakeEngine.name
+        base_url=base_url, api_key=options.api_key, is_mock=node.engine.name == "fake"
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -161,6 +161,7 @@ async def _serve_until_told(node: Node, listener: socket.socket, options: _Optio
 def _node(options: _Options) -> Node:
     engine: Engine
     if options.engine == "fake":
+        from mitos.engine.fake import FakeEngine
         engine = FakeEngine()
     else:
         engine = GvisorEngine(

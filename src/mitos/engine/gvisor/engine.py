@@ -64,6 +64,11 @@ class GvisorEngine:
         """Names what can read this engine's snapshots; known once started."""
         return self._format
 
+    @property
+    def control_group(self) -> str:
+        """The control group that holds the sandboxes' own."""
+        return _group_of(self._settings.state.resolve())
+
     async def probe(self) -> Probe:
         """Looks at this machine; starts nothing that outlives the call."""
         return (await probe.examine(self._settings)).probe
@@ -84,7 +89,7 @@ class GvisorEngine:
             runsc=runsc,
             machines=state / "machines",
             hierarchy=findings.hierarchy,
-            group=_group_of(state),
+            group=self.control_group,
         )
         for folder in (state, runsc.root, place.machines):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""The asynchronous form of the SDK, and the source of the synchronous one."""

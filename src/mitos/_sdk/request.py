@@ -1,0 +1,118 @@
+"""What the SDK sends: ids, timeouts and bodies, checked before anything goes out. Pure."""
+
+from __future__ import annotations
+
+import shlex
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mitos.errors import AgentRunError, TimeoutTooLargeError
+from mitos.wire.ids import ID_PATTERN, is_valid_id
+
+__all__ = [
+    "MAX_EXEC_TIMEOUT_SECONDS",
+    "check_port",
+    "check_timeout",
+    "checked_id",
+    "child_ids",
+    "exec_message",
+    "new_id",
+    "new_key",
+    "template_body",
+]
+
+MAX_EXEC_TIMEOUT_SECONDS = 86_400
+
+
+def new_id() -> str:
+    """A fresh sandbox id."""
+    return f"sandbox-{uuid.uuid4().hex[:8]}"
+
+
+def new_key() -> str:
+    """A fresh idempotency key."""
+    return uuid.uuid4().hex
+
+
+def checked_id(sandbox_id: str) -> str:
+    """The id, if it is one.
+
+    Raises:
+        AgentRunError: `invalid_sandbox_id`; nothing has been sent.
+    """
+    if isinstance(sandbox_id, str) and is_valid_id(sandbox_id):
+        return sandbox_id
+    raise AgentRunError(
+        f"{sandbox_id!r} is not a sandbox id",
+        "invalid_sandbox_id",
+        cause=f"an id must match {ID_PATTERN}",
+        remediation="Use letters, digits, '-' and '_', at most 64, or leave the id out.",
+    )
+
+
+def child_ids(count: int, base: str | None) -> list[str]:
+    """The ids of `count` children: generated, or `base` with a number behind it.
+
+    Raises:
+        AgentRunError: `invalid_sandbox_id`.
+    """
+    if base is None:
+        return [new_id() for _ in range(count)]
+    if count == 1:
+        return [checked_id(base)]
+    return [checked_id(f"{base}-{index}") for index in range(count)]
+
+
+def check_timeout(timeout_s: int) -> int:
+    """The timeout, if it is not over the ceiling; it is never clamped.
+
+    Raises:
+        TimeoutTooLargeError: nothing has been sent.
+    """
+    if timeout_s <= MAX_EXEC_TIMEOUT_SECONDS:
+        return timeout_s
+    raise TimeoutTooLargeError(
+        f"a timeout of {timeout_s} s is over the ceiling of {MAX_EXEC_TIMEOUT_SECONDS} s",
+        "timeout_too_large",
+        remediation=f"Ask for at most {MAX_EXEC_TIMEOUT_SECONDS} seconds.",
+        context={"requested_s": timeout_s, "max_timeout_s": MAX_EXEC_TIMEOUT_SECONDS},
+    )
+
+
+def check_port(port: int) -> int:
+    """The port, if it is one.
+
+    Raises:
+        ValueError: nothing has been sent.
+    """
+    if isinstance(port, int) and not isinstance(port, bool) and 1 <= port <= 65_535:
+        return port
+    raise ValueError(f"port must be a whole number from 1 to 65535, not {port!r}")
+
+
+def exec_message(
+    command: str | Sequence[str],
+    timeout_s: int,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The request of a command; a list of arguments is quoted for the shell."""
+    text = command if isinstance(command, str) else shlex.join(str(part) for part in command)
+    message: dict[str, Any] = {"command": text, "timeoutSeconds": check_timeout(timeout_s)}
+    if cwd:
+        message["cwd"] = cwd
+    if env:
+        message["env"] = [{"key": key, "value": value} for key, value in env.items()]
+    return message
+
+
+def template_body(
+    template_id: str,
+    init_wait_seconds: int,
+    optional: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The body of a template request; members that are None are left out."""
+    body: dict[str, Any] = {"id": template_id, "init_wait_seconds": init_wait_seconds}
+    body.update({name: value for name, value in optional.items() if value is not None})
+    return body

@@ -1,0 +1,159 @@
+"""The values that calls return and take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["ExecResult", "Execution", "ExecutionError", "FileInfo", "Network", "Result"]
+
+
+@dataclass
+class ExecResult:
+    """A command that ended.
+
+    Attributes:
+        exit_code: the program's; -1 when a signal killed it.
+        stdout: its output, decoded as UTF-8 with replacement.
+        stderr: its error output, likewise.
+        exec_time_ms: wall time in milliseconds, measured by the server.
+    """
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    exec_time_ms: float = 0.0
+
+
+@dataclass
+class ExecutionError:
+    """An exception that a cell raised; `traceback` is its formatted lines."""
+
+    name: str
+    value: str
+    traceback: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Result:
+    """One thing a cell showed: MIME types to payloads. Images are base64 text."""
+
+    data: dict[str, str] = field(default_factory=dict)
+    is_main_result: bool = False
+
+    @property
+    def text(self) -> str | None:
+        """`text/plain`."""
+        return self.data.get("text/plain")
+
+    @property
+    def png(self) -> str | None:
+        """`image/png`, base64."""
+        return self.data.get("image/png")
+
+    @property
+    def svg(self) -> str | None:
+        """`image/svg+xml`."""
+        return self.data.get("image/svg+xml")
+
+    @property
+    def html(self) -> str | None:
+        """`text/html`."""
+        return self.data.get("text/html")
+
+    @property
+    def markdown(self) -> str | None:
+        """`text/markdown`."""
+        return self.data.get("text/markdown")
+
+    @property
+    def latex(self) -> str | None:
+        """`text/latex`."""
+        return self.data.get("text/latex")
+
+    @property
+    def json(self) -> str | None:
+        """`application/json`, as text."""
+        return self.data.get("application/json")
+
+    @property
+    def chart(self) -> str | None:
+        """A Vega-Lite chart's JSON text, else a Vega chart's."""
+        return self.data.get("application/vnd.vegalite.v5+json") or self.data.get(
+            "application/vnd.vega.v5+json"
+        )
+
+
+def _empty_logs() -> dict[str, list[str]]:
+    return {"stdout": [], "stderr": []}
+
+
+@dataclass
+class Execution:
+    """A cell that ended.
+
+    Attributes:
+        text: the last expression's value as text, or None.
+        logs: what was printed, in pieces, under `stdout` and `stderr`.
+        results: everything shown, in order.
+        error: the exception the cell raised, or None.
+    """
+
+    text: str | None = None
+    logs: dict[str, list[str]] = field(default_factory=_empty_logs)
+    results: list[Result] = field(default_factory=list)
+    error: ExecutionError | None = None
+
+
+@dataclass
+class FileInfo:
+    """An entry of a directory.
+
+    Attributes:
+        name: base name.
+        is_dir: True for a directory.
+        size: bytes.
+        mode: `st_mode`; mask with 0o777 for the permissions.
+        modified_at: seconds since 1970 as the server wrote them, usually decimal text.
+    """
+
+    name: str
+    is_dir: bool
+    size: int
+    mode: int = 0
+    modified_at: Any = None
+
+
+@dataclass
+class Network:
+    """What a template's sandboxes may reach. Anything left out means deny.
+
+    Attributes:
+        block: no egress at all, whatever the rest says.
+        egress: `deny` or `allow`, for what nothing else matches.
+        allow_domains: `host:port` entries; the host may be `*.suffix`.
+        allow_cidrs: address blocks.
+        inbound: `deny` or `allow`.
+        inbound_cidrs: narrows an inbound `allow`.
+    """
+
+    block: bool = False
+    egress: str = "deny"
+    allow_domains: list[str] = field(default_factory=list)
+    allow_cidrs: list[str] = field(default_factory=list)
+    inbound: str = "deny"
+    inbound_cidrs: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The wire form: members that differ from their defaults."""
+        members: dict[str, Any] = {}
+        if self.block:
+            members["block"] = True
+        for name in ("egress", "inbound"):
+            verdict = getattr(self, name)
+            if verdict and verdict != "deny":
+                members[name] = verdict
+        for name in ("allow_domains", "allow_cidrs", "inbound_cidrs"):
+            if entries := getattr(self, name):
+                members[name] = list(entries)
+        return members
