@@ -190,8 +190,9 @@ static void answer(struct stream *stream)
 
 void identity_prepare(void)
 {
+	/* An agent that was frozen has not pumped yet in the turn that thawed it. */
 	if (waiting)
-		poller_wake_at(answer_by);
+		poller_wake_at(kernel_all_confirmed() ? 0 : answer_by);
 }
 
 void identity_pump(void)
