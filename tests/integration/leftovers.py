@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -51,13 +52,14 @@ class Leftovers:
         return [f"mount {line.split()[4]}" for line in lines if self._home in line]
 
     def _control_groups(self) -> list[str]:
-        root = Path("/sys/fs/cgroup")
-        return [f"control group {path}" for path in root.glob("**/mitos*/*") if path.is_dir()]
+        state = (Path(self._home) / "run").resolve()
+        group = f"mitos-{hashlib.sha256(bytes(state)).hexdigest()[:12]}"
+        return [f"control group {path}" for path in Path("/sys/fs/cgroup").glob(f"**/{group}")]
 
     def _files(self) -> list[str]:
         run = Path(self._home) / "run"
-        scratch = [path for path in Path("/dev/shm").glob("mitos-*") if any(path.iterdir())]
-        inside = list(run.rglob("*")) if run.exists() else []
-        return [
-            f"file {path}" for path in (*inside, *scratch) if not path.is_dir() or path in scratch
-        ]
+        scratch = Path(
+            "/dev/shm", f"mitos-{hashlib.sha256(bytes(Path(self._home))).hexdigest()[:12]}"
+        )
+        inside = [path for path in run.rglob("*") if not path.is_dir()] if run.exists() else []
+        return [f"file {path}" for path in (*inside, *([scratch] if scratch.exists() else []))]

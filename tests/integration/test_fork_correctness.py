@@ -215,11 +215,13 @@ def test_a_child_whose_handshake_fails_is_destroyed_and_the_fork_says_so(
 
 def test_a_background_process_lives_on_in_parent_and_child(sandbox: DirectSandbox) -> None:
     sandbox.exec(
-        "nohup sh -c 'while :; do date +%N > /tmp/beat; sleep 0.02; done' >/dev/null 2>&1 &"
+        "nohup sh -c 'while :; do date +%N > /tmp/b; mv /tmp/b /tmp/beat; sleep 0.02; done'"
+        " >/dev/null 2>&1 &"
     )
 
     with forked(sandbox, 1) as (child,):
         for each in (sandbox, child):
+            each.exec("until test -e /tmp/beat; do sleep 0.01; done")
             first = each.exec("cat /tmp/beat; sleep 0.2; cat /tmp/beat").stdout.split()
             assert first[0] != first[1]
 
