@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mitos.engine.base import EngineError, EngineFault
-from mitos.engine.gvisor.control import SocketControl, Target
+from mitos.engine.gvisor.control import SocketControl, Target, is_exit
 from tests.host.eventually import descriptor_count
 
 _OK = b'{"success": true, "err": "", "result": {}}'
@@ -230,3 +230,23 @@ async def test_the_end_of_pid_1_is_a_reply(sandbox: Scripted, target: Target) ->
     assert await asyncio.wait_for(connection.receive(), 2) == _OK
     assert sandbox.orders == [{"method": "containerManager.Wait", "arg": "mt-1"}]
     connection.close()
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (b'{"success":true,"err":"","result":0}', True),
+        (b'{"success":true,"err":"","result":256}', True),
+        (b'{"success":true,"err":"","result":11}', True),
+        (b'{"success":true,"err":"","result":9}', False),
+        (b'{"success":false,"err":"no such process","result":null}', False),
+        (b'{"success":true,"err":"","result":"0"}', False),
+        (b'{"success":true,"err":"","result":' + b"9" * 30 + b"}", True),
+        (b"", False),
+        (b"[]", False),
+        (b"\xff", False),
+        (b"[" * 100_000, False),
+    ],
+)
+def test_an_exit_is_told_from_a_sandbox_that_gave_up(reply: bytes, expected: bool) -> None:
+    assert is_exit(reply) is expected

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import json
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,11 @@ from mitos.engine.gvisor import image
 from mitos.host import disk
 from mitos.host.control_socket import ControlSocket
 
-__all__ = ["Control", "SocketControl", "Target", "order_failed"]
+__all__ = ["Control", "SocketControl", "Target", "is_exit", "order_failed"]
 
 _REPLY_LIMIT_BYTES = 1 << 20
 _REASON_LIMIT = 300
+_SIGNAL_OF_STATUS = 0x7F
 # Room for the kernel's objects: half a MiB for an idle sandbox, more with many files and processes.
 _STATE_RESERVE_BYTES = 4 << 20
 _PAGES_RESERVE_BYTES = 4 << 20
@@ -92,6 +94,20 @@ def order_failed(order: str, target: Target, reason: str) -> EngineError:
             remediation="Free space where snapshots are kept, or end sandboxes.",
         )
     return EngineError(message)
+
+
+def is_exit(reply: bytes) -> bool:
+    """Reads what `watch_exit` was told: True when PID 1 ended by itself.
+
+    Nothing inside can kill PID 1. Where it ended by SIGKILL, the sandbox gave up, for example because
+    it lost its gofer.
+    """
+    try:
+        told = json.loads(reply)
+    except (ValueError, RecursionError):
+        return False
+    status = told.get("result") if isinstance(told, dict) and told.get("success") is True else None
+    return isinstance(status, int) and status & _SIGNAL_OF_STATUS != signal.SIGKILL
 
 
 class SocketControl:

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from mitos.engine.base import EngineError, EngineFault, MachineEnd, MachineSpec, Usage
 from mitos.engine.gvisor import bundle
-from mitos.engine.gvisor.control import Target
+from mitos.engine.gvisor.control import Target, is_exit
 from mitos.engine.gvisor.runsc import Runsc
 from mitos.engine.gvisor.settings import GvisorSettings
 from mitos.host import cgroup, process
@@ -42,6 +42,7 @@ _T = TypeVar("_T")
 _STATE_LIMIT_BYTES = 1 << 20
 _REMOVE_TIMEOUT_S = 20.0
 _RETRY_S = 0.005
+_GOFER_GRACE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class Sandbox:
         self._removal: asyncio.Task[None] | None = None
         self._end: asyncio.Future[MachineEnd] = asyncio.get_running_loop().create_future()
         kernel.on_end(self._on_kernel_end)
-        gofer.on_end(kernel.kill)
+        gofer.on_end(self._on_gofer_end)
 
     @classmethod
     async def create(cls, sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox:
@@ -136,6 +137,9 @@ class Sandbox:
 
     @classmethod
     async def _create(cls, sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox:
+        for needed in (spec.rootfs, spec.guest):
+            if not needed.is_dir():
+                raise NotADirectoryError(f"{needed} is not a folder")
         folder = place.folder(sandbox_id)
         folder.mkdir(mode=0o700)
         config = bundle.configure(spec, cgroup=place.cgroup(sandbox_id))
@@ -222,6 +226,10 @@ class Sandbox:
         await _remove_traces(self.id, self._place)
         _unlink(self.target.socket)
 
+    def _on_gofer_end(self) -> None:
+        # The two end together; the kernel still has to say why, if it can.
+        asyncio.get_running_loop().call_later(_GOFER_GRACE_S, self._kernel.kill)
+
     def _on_kernel_end(self) -> None:
         if not self._end.done():
             self._end.set_result(self._reason())
@@ -232,7 +240,7 @@ class Sandbox:
         with contextlib.suppress(OSError):
             if self._place.hierarchy.oom_kills(self._place.cgroup(self.id)) > 0:
                 return MachineEnd.OUT_OF_MEMORY
-        if self._exit_reply is not None and self._exit_reply.receive_now():
+        if self._exit_reply is not None and is_exit(self._exit_reply.receive_now()):
             return MachineEnd.EXITED
         return MachineEnd.LOST
 

@@ -1,0 +1,82 @@
+"""Every engine, each with a machine spec whose agent speaks the guest link."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from mitos.engine.fake import FakeEngine
+
+from mitos.engine.base import Engine, Machine, MachineSpec, Resources
+from mitos.engine.gvisor import GvisorEngine, GvisorSettings
+from mitos.images import guest
+from tests.contract.guest import Client, connected
+from tests.engine.gvisor.place import Leftovers, runsc, why_no_real_sandboxes
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An engine under test."""
+
+    engine: Engine
+    spec: MachineSpec
+    snapshots: Path
+    leftovers: Leftovers | None
+    exits: AsyncExitStack
+    numbers: Iterator[int]
+
+    async def boot(self) -> Client:
+        """A cold machine whose agent has answered."""
+        return await self._client(await self.engine.boot(self.spec))
+
+    async def fork(self, source: Client) -> Client:
+        """A machine restored from a snapshot of the source."""
+        snapshot = await source.checkpoint(self.engine, self.folder())
+        blank = await self.engine.prepare(self.spec)
+        return await self.adopt(await self.engine.restore(blank, snapshot))
+
+    async def adopt(self, machine: Machine) -> Client:
+        """A client of a machine that was just restored."""
+        return await self._client(machine, restored=True)
+
+    def folder(self) -> Path:
+        """A folder for a snapshot, not made yet."""
+        return self.snapshots / str(next(self.numbers))
+
+    async def end(self, client: Client) -> None:
+        """Closes the client's link and destroys its machine."""
+        await client.link.close()
+        await self.engine.destroy(client.machine)
+
+    async def _client(self, machine: Machine, *, restored: bool = False) -> Client:
+        self.exits.push_async_callback(self.engine.destroy, machine)
+        return await self.exits.enter_async_context(connected(machine, restored=restored))
+
+
+@pytest.fixture(params=["fake", pytest.param("gvisor", marks=pytest.mark.real)])
+async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
+    """Each engine, started; closed and checked for leftovers afterwards."""
+    engine: Engine
+    leftovers: Leftovers | None = None
+    if request.param == "fake":
+        engine, folders = FakeEngine(), (tmp_path, tmp_path)
+    else:
+        if reason := why_no_real_sandboxes():
+            pytest.skip(reason)
+        (tmp_path / "rootfs").mkdir()
+        folders = (tmp_path / "rootfs", guest.materialize(tmp_path / "guest"))
+        engine = GvisorEngine(GvisorSettings(runsc=runsc(), state=tmp_path / "state"))
+    await engine.start()
+    if isinstance(engine, GvisorEngine):
+        leftovers = Leftovers(tmp_path / "state", engine.control_group)
+    spec = MachineSpec(*folders, Resources(vcpu_count=1, memory_mib=256, process_limit=256))
+    try:
+        async with AsyncExitStack() as exits:
+            yield Subject(engine, spec, tmp_path / "snapshots", leftovers, exits, itertools.count())
+    finally:
+        await engine.close()
+    assert leftovers is None or leftovers.sandboxes() == []
