@@ -204,7 +204,7 @@ class FrameDecoder:
         try:
             while len(self._buffer) - start >= HEADER_SIZE:
                 length, stream, kind, channel, zero = _HEADER.unpack_from(self._buffer, start)
-                frame_type = _check_header(length, kind, zero)
+                frame_type = _check_header(length, stream, kind, channel, zero)
                 end = start + HEADER_SIZE + length
                 if len(self._buffer) < end:
                     break
@@ -215,15 +215,55 @@ class FrameDecoder:
             del self._buffer[:start]
 
 
-def _check_header(length: int, kind: int, zero: int) -> FrameType:
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What the header of a frame type may say; the same table is in `guest/link.c`."""
+
+    on_stream: bool
+    channels: range
+    lengths: range
+
+
+_NO_CHANNEL = range(1)
+_ANY_CHANNEL = range(256)  # unknown operations and control codes are not violations
+_DATA_CHANNELS = range(Channel.ERROR + 1)
+_ANY_LENGTH = range(PAYLOAD_LIMIT + 1)
+
+_SHAPES = {
+    FrameType.HELLO: _Shape(on_stream=False, channels=_NO_CHANNEL, lengths=_ANY_LENGTH),
+    FrameType.OPEN: _Shape(on_stream=True, channels=_ANY_CHANNEL, lengths=_ANY_LENGTH),
+    FrameType.DATA: _Shape(
+        on_stream=True, channels=_DATA_CHANNELS, lengths=range(1, DATA_LIMIT + 1)
+    ),
+    FrameType.EOF: _Shape(on_stream=True, channels=_DATA_CHANNELS, lengths=range(1)),
+    FrameType.CREDIT: _Shape(on_stream=True, channels=_NO_CHANNEL, lengths=range(4, 5)),
+    FrameType.CONTROL: _Shape(on_stream=True, channels=_ANY_CHANNEL, lengths=_ANY_LENGTH),
+    FrameType.CLOSE: _Shape(
+        on_stream=True, channels=range(Status.UNAVAILABLE + 1), lengths=_ANY_LENGTH
+    ),
+    FrameType.CANCEL: _Shape(on_stream=True, channels=_NO_CHANNEL, lengths=range(1)),
+    FrameType.FREEZE: _Shape(on_stream=False, channels=_NO_CHANNEL, lengths=range(8, 9)),
+    FrameType.FROZEN: _Shape(on_stream=False, channels=_NO_CHANNEL, lengths=range(8, 9)),
+    FrameType.THAW: _Shape(on_stream=False, channels=_NO_CHANNEL, lengths=range(1)),
+    FrameType.PING: _Shape(on_stream=False, channels=_NO_CHANNEL, lengths=range(8, 9)),
+    FrameType.PONG: _Shape(on_stream=False, channels=_NO_CHANNEL, lengths=range(8, 9)),
+}
+
+
+def _check_header(length: int, stream: int, kind: int, channel: int, zero: int) -> FrameType:
     if zero != 0:
         raise LinkError(f"reserved header bytes are {zero:#06x}, not zero")
     try:
         frame_type = FrameType(kind)
     except ValueError:
         raise LinkError(f"unknown frame type {kind}") from None
-    if length > (DATA_LIMIT if frame_type is FrameType.DATA else PAYLOAD_LIMIT):
-        raise LinkError(f"{frame_type.name} frame of {length} bytes is over the limit")
+    shape = _SHAPES[frame_type]
+    if length not in shape.lengths:
+        raise LinkError(f"{frame_type.name} frame of {length} bytes")
+    if (stream != 0) != shape.on_stream:
+        raise LinkError(f"{frame_type.name} frame on stream {stream}")
+    if channel not in shape.channels:
+        raise LinkError(f"{frame_type.name} frame with channel {channel}")
     return frame_type
 
 
