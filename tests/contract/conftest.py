@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from mitos.engine.fake import FakeEngine
 
 from mitos.engine.base import Engine, Machine, MachineSpec, Resources
 from mitos.engine.gvisor import GvisorEngine, GvisorSettings
@@ -63,6 +62,8 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     engine: Engine
     leftovers: Leftovers | None = None
     if request.param == "fake":
+        from mitos.engine.fake import FakeEngine
+
         engine, folders = FakeEngine(), (tmp_path, tmp_path)
     else:
         if reason := why_no_real_sandboxes():

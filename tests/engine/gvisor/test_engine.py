@@ -278,6 +278,35 @@ async def test_a_start_removes_what_a_crashed_engine_left(state: Path, spec: Mac
     await crashed.close()
 
 
+async def test_close_also_ends_what_is_just_being_made(state: Path, spec: MachineSpec) -> None:
+    engine = GvisorEngine(GvisorSettings(runsc=runsc(), state=state))
+    await engine.start()
+    making = [asyncio.ensure_future(engine.prepare(spec)) for _ in range(3)]
+    await asyncio.sleep(0.03)
+
+    await engine.close()
+
+    assert Leftovers(state, engine.control_group).sandboxes() == []
+    await asyncio.gather(*making, return_exceptions=True)
+    assert Leftovers(state, engine.control_group).sandboxes() == []
+
+
+async def test_a_state_folder_with_a_long_path_works(spec: MachineSpec, tmp_path: Path) -> None:
+    """The address of a control socket holds 107 bytes; a path may be longer."""
+    state = tmp_path / ("long" * 20) / ("path" * 20)
+    engine = GvisorEngine(GvisorSettings(runsc=runsc(), state=state))
+    await engine.start()
+    sockets_before = set(Path("/run").glob("runsc-*")) | set(Path("/tmp").glob("runsc-*"))
+    try:
+        async with connected(await engine.boot(spec)) as machine:
+            await machine.write("/workspace/a", b"1")
+    finally:
+        await engine.close()
+
+    assert Leftovers(state, engine.control_group).sandboxes() == []
+    assert set(Path("/run").glob("runsc-*")) | set(Path("/tmp").glob("runsc-*")) <= sockets_before
+
+
 async def test_engines_with_other_folders_are_left_alone(
     lab: Lab, spec: MachineSpec, tmp_path: Path
 ) -> None:

@@ -99,14 +99,16 @@ def order_failed(order: str, target: Target, reason: str) -> EngineError:
 def is_exit(reply: bytes) -> bool:
     """Reads what `watch_exit` was told: True when PID 1 ended by itself.
 
-    Nothing inside can kill PID 1. Where it ended by SIGKILL, the sandbox gave up, for example because
-    it lost its gofer.
+    Nothing inside can kill PID 1. Where it ended by SIGKILL, the sandbox gave up, for example
+    because it lost its gofer.
     """
     try:
         told = json.loads(reply)
     except (ValueError, RecursionError):
         return False
-    status = told.get("result") if isinstance(told, dict) and told.get("success") is True else None
+    if not isinstance(told, dict) or told.get("success") is not True:
+        return False
+    status = told.get("result")
     return isinstance(status, int) and status & _SIGNAL_OF_STATUS != signal.SIGKILL
 
 

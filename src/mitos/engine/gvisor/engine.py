@@ -54,7 +54,8 @@ class GvisorEngine:
         self._settings = settings
         self._sandboxes: dict[str, Sandbox] = {}
         self._making = 0
-        self._making_changed = asyncio.Condition()
+        self._none_in_the_making = asyncio.Event()
+        self._none_in_the_making.set()
         self._place: Place | None = None
         self._control: Control = SocketControl()
         self._format = ""
@@ -105,8 +106,7 @@ class GvisorEngine:
     async def close(self) -> None:
         """Destroys every machine and blank. Idempotent."""
         place, self._place = self._place, None
-        async with self._making_changed:
-            await self._making_changed.wait_for(lambda: self._making == 0)
+        await self._none_in_the_making.wait()
         left = [self._remove(item) for item in self._sandboxes.values()]
         results = await asyncio.gather(*left, return_exceptions=True)
         for result in results:
@@ -225,14 +225,15 @@ class GvisorEngine:
         if self._place is None:
             raise EngineError("the gVisor engine is not started", fault=EngineFault.UNAVAILABLE)
         self._making += 1
+        self._none_in_the_making.clear()
         try:
             sandbox_id = f"mt-{secrets.token_hex(6)}"
             made = await Sandbox.create(sandbox_id, spec, self._place)
             self._sandboxes[made.id] = made
         finally:
             self._making -= 1
-            async with self._making_changed:
-                self._making_changed.notify_all()
+            if self._making == 0:
+                self._none_in_the_making.set()
         async with self._destroyed_on_error(made):
             yield made
 
