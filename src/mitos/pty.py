@@ -256,6 +256,7 @@ class AsyncPtyHandle:
         try:
             from websockets.asyncio.client import connect  # noqa: PLC0415  an extra
             from websockets.exceptions import InvalidStatus, WebSocketException  # noqa: PLC0415
+            from websockets.typing import Subprotocol  # noqa: PLC0415
         except ImportError as exc:
             raise ImportError(
                 "asynchronous terminals need the websockets package: pip install 'mitos-run[async]'"
@@ -267,12 +268,13 @@ class AsyncPtyHandle:
         }
         try:
             try:
-                ws = await connect(url, subprotocols=[SUBPROTOCOL], **options)
+                ws = await connect(url, subprotocols=[Subprotocol(SUBPROTOCOL)], **options)
             except InvalidStatus as exc:
                 if exc.response.status_code not in _FALLBACK_STATUSES:
                     raise
                 legacy = _legacy_url(url, cols, rows)
-                ws = await connect(legacy, subprotocols=[LEGACY_SUBPROTOCOL], **options)
+                dialect = Subprotocol(LEGACY_SUBPROTOCOL)
+                ws = await connect(legacy, subprotocols=[dialect], **options)
         except (OSError, TimeoutError, WebSocketException) as exc:
             status = getattr(getattr(exc, "response", None), "status_code", None)
             raise _failure(status, exc) from exc

@@ -1,3 +1,1 @@
-"""Inside the SDK. `_async/` is the source of both forms; `_sync/` is generated from it; the rest is
-pure.
-"""
+"""Inside the SDK: `_async/` is the source, `_sync/` is generated from it, the rest is pure."""

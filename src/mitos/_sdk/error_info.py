@@ -29,9 +29,7 @@ class ErrorInfo:
 
 
 def find(details: object) -> ErrorInfo | None:
-    """The detail of our domain among a Connect error's details; whatever is odd means there is
-    none.
-    """
+    """The detail of our domain among a Connect error's; what is odd is as if absent."""
     for detail in details if isinstance(details, list) else ():
         if isinstance(detail, dict) and detail.get("type") == TYPE:
             try:

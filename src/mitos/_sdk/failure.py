@@ -1,8 +1,7 @@
-"""From what a server answered, or did not, to the error that is raised. Pure; shared by both forms."""
+"""From what a server answered, or did not, to the error that is raised. Pure."""
 
 from __future__ import annotations
 
-import functools
 import json
 from typing import Any, cast
 
@@ -48,6 +47,8 @@ _REMEDIATIONS = {
 }
 _REMEDIATION_SERVER = "Try again; if it persists, look at the server's log."
 _REMEDIATION_OTHER = "Check that base_url names a Mitos server."
+
+_COMBINED: dict[type[httpx.TransportError], type[TransportFailedError]] = {}
 
 _CONNECT_TO_CODE = {
     ConnectCode.DEADLINE_EXCEEDED: "exec_timeout",
@@ -167,7 +168,9 @@ def transport_failed(
         remediation = "Check the server's load and log; give long work a larger timeout."
     else:
         message = f"cannot reach the server at {base_url}"
-        remediation = "Check that the server runs (`mitos serve`) and that MITOS_BASE_URL or base_url names it."
+        remediation = (
+            "Check that the server runs (`mitos serve`) and MITOS_BASE_URL or base_url names it."
+        )
     error = _class_with(type(exc))(
         redact(message, api_key), "connection_failed", cause, remediation
     )
@@ -176,10 +179,13 @@ def transport_failed(
     return error
 
 
-@functools.lru_cache(maxsize=None)  # noqa: UP033
 def _class_with(httpx_class: type[httpx.TransportError]) -> type[TransportFailedError]:
-    combined = type(TransportFailedError.__name__, (TransportFailedError, httpx_class), {})
-    return cast("type[TransportFailedError]", combined)
+    """Our class and httpx's in one, made once for each of httpx's."""
+    if httpx_class not in _COMBINED:
+        bases = (TransportFailedError, httpx_class)
+        combined = type(TransportFailedError.__name__, bases, {"__doc__": httpx_class.__doc__})
+        _COMBINED[httpx_class] = cast("type[TransportFailedError]", combined)
+    return _COMBINED[httpx_class]
 
 
 def fork_timed_out(deadline_s: float) -> AgentRunError:

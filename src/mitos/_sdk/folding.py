@@ -25,7 +25,7 @@ def truncated(what: str) -> TruncatedStreamError:
         f"the {what} stream ended before its result",
         "truncated_stream",
         cause="the connection or the server ended in mid-answer; the outcome is not known",
-        remediation="Check the server's log; look at what the call may have done before repeating it.",
+        remediation="Check the server's log; before repeating the call, look at what it did.",
     )
 
 
@@ -76,7 +76,7 @@ class ExecFold:
                 "the command could not be run",
                 "exec_failed",
                 cause=str(error),
-                remediation="Check that the program and the working directory exist in the sandbox.",
+                remediation="Check that program and working directory exist in the sandbox.",
             )
         exit_code = int(self._exit.get("exitCode", 0))
         if exit_code == DEADLINE_EXIT_CODE:

@@ -1,5 +1,4 @@
-"""Shared connections: one httpx client for all synchronous calls of a process, one for each event
-loop.
+"""Shared connections: one httpx client for a process's threads, one for each event loop.
 
 Handles come and go; connections stay and are used again. A process made by `os.fork` gets its own
 client, since two processes must not share a socket. A loop's client is closed with the last

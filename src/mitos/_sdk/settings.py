@@ -1,6 +1,4 @@
-"""Which server, which key: arguments, then the environment, then the credential file, then
-defaults.
-"""
+"""Which server and key: arguments, environment, credential file, defaults, in that order."""
 
 from __future__ import annotations
 

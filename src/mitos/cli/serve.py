@@ -15,9 +15,9 @@ from pathlib import Path
 
 import click
 
-
 from mitos.cli import settings
 from mitos.engine.base import Engine
+from mitos.engine.fake import FakeEngine
 from mitos.engine.gvisor import GvisorEngine, GvisorSettings
 from mitos.host import install
 from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog
@@ -78,7 +78,7 @@ class _Options:
     type=click.Path(path_type=Path),
     help="Folder for snapshots of live forks; emptied at start.  [default: in /dev/shm]",
 )
-def serve(  # noqa: PLR0917  click passes options by name
+def serve(
     addr: str,
     home: Path | None,
     engine: str,
@@ -97,8 +97,8 @@ def serve(  # noqa: PLR0917  click passes options by name
     api_key = _key(api_key_file)
     if api_key is None and not allow_unauthenticated and not _is_loopback(host):
         raise click.UsageError(
-            f"{host} can be reached by other machines, and no key is set: anybody could run commands"
-            " here. Give --api-key-file, or say --allow-unauthenticated if that is what you want."
+            f"{host} can be reached by other machines, and no key is set: anybody could run"
+            " commands here. Give --api-key-file, or say --allow-unauthenticated."
         )
     home = (home or settings.home()).absolute()
     options = _Options(
@@ -145,7 +145,7 @@ async def _serve_until_told(node: Node, listener: socket.socket, options: _Optio
     host, port = listener.getsockname()[:2]
     base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     server_settings = ServerSettings(
-        base_url=base_url, api_key=options.api_key, is_mock=node.engine.name == "fake"
+        base_url=base_url, api_key=options.api_key, is_mock=node.engine.name == FakeEngine.name
     )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -161,7 +161,6 @@ async def _serve_until_told(node: Node, listener: socket.socket, options: _Optio
 def _node(options: _Options) -> Node:
     engine: Engine
     if options.engine == "fake":
-        from mitos.engine.fake import FakeEngine
         engine = FakeEngine()
     else:
         engine = GvisorEngine(

@@ -50,7 +50,7 @@ async def create(
     resources: dict[str, int] | None = None,
     region: str | None = None,
 ) -> AsyncDirectSandbox:
-    """Starts a sandbox from a template, which is made first if the server does not have it.
+    r"""Starts a sandbox from a template, which is made first if the server does not have it.
 
     Args:
         image: the template's name: `python`, `node`, `base` or one of the server's own.
@@ -70,7 +70,7 @@ async def create(
     Example:
         >>> sb = await create("python")
         >>> (await sb.exec("echo hello")).stdout
-        'hello\\n'
+        'hello\n'
     """
     sandbox_id = new_id() if id is None else checked_id(id)
     server = AsyncSandboxServer.from_auth(api_key, base_url)
@@ -257,8 +257,10 @@ class AsyncDirectSandboxFiles:
         """
         data = content.encode() if isinstance(content, str) else bytes(content)
         messages: list[dict[str, Any]] = [{"open": {"path": path, "mode": mode}}]
-        for start in range(0, max(len(data), 1), WRITE_PIECE_BYTES):
-            messages.append({"data": encode_bytes(data[start : start + WRITE_PIECE_BYTES])})
+        messages += [
+            {"data": encode_bytes(data[start : start + WRITE_PIECE_BYTES])}
+            for start in range(0, max(len(data), 1), WRITE_PIECE_BYTES)
+        ]
         async with self._http.stream(
             "WriteFile", self._id, messages, read_timeout_s=None
         ) as answers:
@@ -361,7 +363,7 @@ class AsyncDirectSandbox:
         on_stdout: Callable[[bytes], None] | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
     ) -> ExecResult:
-        """Runs a command in `/bin/sh` and waits for it. A non-zero exit code is no error.
+        r"""Runs a command in `/bin/sh` and waits for it. A non-zero exit code is no error.
 
         Args:
             command: shell text, or a list of arguments, which are quoted.
@@ -378,7 +380,7 @@ class AsyncDirectSandbox:
 
         Example:
             >>> (await sb.exec("echo hello")).stdout
-            'hello\\n'
+            'hello\n'
         """
         fold = ExecFold(timeout, on_stdout, on_stderr)
         request = exec_message(command, timeout, cwd, env)
@@ -398,8 +400,7 @@ class AsyncDirectSandbox:
         on_stderr: Callable[[str], None] | None = None,
         on_result: Callable[[Result], None] | None = None,
     ) -> Execution:
-        """Runs a cell in the sandbox's live interpreter; names stay defined for later cells and
-        forks.
+        """Runs a cell in the live interpreter; names stay defined for later cells and forks.
 
         Args:
             code: source text.
