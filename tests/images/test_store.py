@@ -265,6 +265,33 @@ async def test_a_root_filesystem_that_was_deleted_is_built_again(
     assert (await store.ensure(folder, silent)).path.is_dir()
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"key": 3}'])
+async def test_a_damaged_record_is_repaired_by_building_again(
+    store: ImageStore, home: Path, folder: DirectoryImage, content: str
+) -> None:
+    await store.ensure(folder, silent)
+    [record] = (home / "rootfs").glob("*.json")
+    record.write_text(content)
+    assert await store.find(folder) is None
+
+    made = await store.ensure(folder, silent)
+
+    assert (made.path / "bin/tool").exists()
+    assert await store.find(folder) == made
+
+
+async def test_a_source_that_changes_while_it_is_read_is_refused(
+    store: ImageStore, home: Path, folder: DirectoryImage
+) -> None:
+    def meddle(_: str) -> None:
+        (folder.path / "bin/tool").write_text("changed")
+
+    with pytest.raises(ImageBuildError, match="'mine' changed while it was read"):
+        await store.ensure(folder, meddle)
+
+    assert leftovers(home) == []
+
+
 @pytest.mark.real
 @pytest.mark.timeout(600)
 async def test_a_package_that_does_not_exist_fails_with_what_the_tool_said(

@@ -120,9 +120,9 @@ class ImageStore:
     def _recorded(self, recipe: str) -> RootFilesystem | None:
         try:
             key = json.loads((self._directory / f"{recipe}.json").read_bytes())["key"]
-        except FileNotFoundError:
-            return None
-        path = self._directory / key
+            path = self._directory / key
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None  # absent, or damaged: building again repairs it
         return RootFilesystem(path, key) if path.is_dir() else None
 
     @contextlib.asynccontextmanager
@@ -150,6 +150,8 @@ class ImageStore:
             root.mkdir(mode=0o755)
             await self._fill(image, root, lambda step: progress(f"{image.name}: {step}"))
             await asyncio.to_thread(skeleton.complete, root)
+            if await _recipe(image) != recipe:
+                raise ImageBuildError(f"image {image.name!r} changed while it was read")
             progress(f"{image.name}: checking the content")
             key = (await asyncio.to_thread(tree.digest, root))[:32]
             return await asyncio.to_thread(self._keep, image, recipe, root, key)
@@ -188,6 +190,7 @@ class ImageStore:
     def _keep(self, image: Image, recipe: str, root: Path, key: str) -> RootFilesystem:
         kept = self._directory / key
         if not kept.is_dir():
+            os.sync()  # else a power failure could keep the record and lose files
             root.rename(kept)
         record = {"name": image.name, "key": key, "size_bytes": tree.size_bytes(kept)}
         draft = root.parent / "record.json"
