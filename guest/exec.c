@@ -37,7 +37,7 @@ struct command {
 	int signal;    /* to be sent once the process is started, or 0 */
 	bool killing;  /* the whole tree goes, for one of the next two reasons */
 	bool timed_out, canceled;
-	bool killed;   /* nothing is left of the tree */
+	bool killed;   /* nothing is left of the tree: what is in the pipes now is all there is */
 };
 
 static struct command *commands;
@@ -438,7 +438,7 @@ static void prepare_command(struct command *command)
 	}
 	if ((command->killing && !command->killed) || command->signal)
 		poller_wake_at(clock_ns() + RETRY_NS);
-	else if (!command->killing && !process_gone(command->process))
+	else if (!command->killed)
 		poller_wake_at(command->deadline_ns);
 	else if (command->killed && output_room(command) > 0)
 		poller_wake_at(0);
@@ -452,8 +452,12 @@ void exec_prepare(void)
 
 static void pump_kill(struct command *command)
 {
-	if (!command->killing && !process_gone(command->process) && clock_ns() >= command->deadline_ns)
-		command->timed_out = command->killing = true;
+	if (!command->killing && !command->killed && clock_ns() >= command->deadline_ns) {
+		/* A command that ended in time is late only because its reader is, or because a process that it did
+		 * not start holds its pipe. */
+		command->killed = process_gone(command->process);
+		command->timed_out = command->killing = !command->killed;
+	}
 	if (command->killing && !command->killed)
 		command->killed = process_kill_tree(command->process) && process_ended(command->process);
 }

@@ -23,6 +23,10 @@
 
 enum { STACK_SIZE = 32 << 10, LAUNCH_DESCRIPTORS = 4 };
 
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 /* Made by the agent before the start; from then on the supervisor and the child read the first part and
@@ -110,24 +114,11 @@ __attribute__((noinline, noreturn)) static void child_main(struct process *proce
 		raw(SYS_exit_group, 127, 0, 0, 0, 0);
 }
 
-/* The descriptors are shared with the agent, which has forgotten these. */
-static void close_descriptors(const struct process *process)
-{
-	for (int i = 0; i < LAUNCH_DESCRIPTORS; i++) {
-		int seen = 0;
-		while (process->descriptors[seen] != process->descriptors[i])
-			seen++;
-		if (seen == i && process->descriptors[i] >= 0)
-			raw(SYS_close, process->descriptors[i], 0, 0, 0, 0);
-	}
-}
-
 __attribute__((noinline)) static long spawn(struct process *process)
 {
 	long id = raw_vfork();
 	if (id == 0)
 		child_main(process);
-	close_descriptors(process);
 	return id;
 }
 
@@ -143,6 +134,26 @@ static void note_end(struct process *process, int status)
 	atomic_store(&process->ended, 1);
 }
 
+/* Closes all descriptors but the event and, for now, the child's: the supervisor must not keep a pipe of another
+ * command open. */
+static void close_others(const struct process *process, bool with_childs)
+{
+	unsigned first = 0;
+	for (;;) {
+		unsigned next = (unsigned)supervisor_event >= first ? (unsigned)supervisor_event : ~0U;
+		for (int i = 0; with_childs && i < LAUNCH_DESCRIPTORS; i++) {
+			unsigned kept = (unsigned)process->descriptors[i];
+			if (process->descriptors[i] >= 0 && kept >= first && kept < next)
+				next = kept;
+		}
+		if (next > first)
+			raw(SYS_close_range, first, next == ~0U ? ~0U : next - 1, 0, 0, 0);
+		if (next == ~0U)
+			return;
+		first = next + 1;
+	}
+}
+
 /* Reaps until nothing is left to reap, then ends. The agent learns of the program's end from the supervisor's own
  * end when the program left nothing behind (one wake-up), else through the event. */
 static int supervisor_main(void *argument)
@@ -151,7 +162,9 @@ static int supervisor_main(void *argument)
 	uint64_t one = 1;
 	raw(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	raw(SYS_prctl, PR_SET_NAME, (long)"mitos-exec", 0, 0, 0);
+	close_others(process, true);
 	long child = spawn(process);
+	close_others(process, false);
 	if (child < 0)
 		note_start_failure(process, child);
 	for (;;) {
@@ -264,13 +277,22 @@ static void free_process(struct process *process)
 static void start_supervisor(struct process *process)
 {
 	process->stack = must_allocate(STACK_SIZE);
-	int id = clone(supervisor_main, process->stack + STACK_SIZE, CLONE_VM | CLONE_FILES | SIGCHLD, process);
-	if (id > 0) {
+	int id = clone(supervisor_main, process->stack + STACK_SIZE, CLONE_VM | SIGCHLD, process);
+	if (id > 0)
 		process->supervisor = id;
-		return;
+	else
+		note_start_failure(process, -errno);
+}
+
+static void close_descriptors(const struct process *process)
+{
+	for (int i = 0; i < LAUNCH_DESCRIPTORS; i++) {
+		int seen = 0;
+		while (process->descriptors[seen] != process->descriptors[i])
+			seen++;
+		if (seen == i && process->descriptors[i] >= 0)
+			close(process->descriptors[i]);
 	}
-	note_start_failure(process, -errno);
-	close_descriptors(process);
 }
 
 struct process *process_start(const struct launch *launch)
@@ -287,11 +309,12 @@ struct process *process_start(const struct launch *launch)
 	processes = process;
 	if (launch->supervised) {
 		start_supervisor(process);
-		return process;
+	} else {
+		long id = spawn(process);
+		if (id < 0)
+			note_start_failure(process, id);
 	}
-	long id = spawn(process);
-	if (id < 0)
-		note_start_failure(process, id);
+	close_descriptors(process);
 	return process;
 }
 

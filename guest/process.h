@@ -3,10 +3,10 @@
  * A supervised process runs under a tiny supervisor that is its parent and the reaper of everything it leaves
  * behind: what calls setsid or double-forks stays the supervisor's descendant, so the whole tree can be found.
  *
- * The supervisor is a process that shares the agent's memory and descriptors (CLONE_VM | CLONE_FILES), not a forked
- * copy. In gVisor on systrap, p50 from start to exit of /bin/true: without a supervisor 3.3-6.3 ms, with this one
- * 3.7-4.6 ms, with a forked one 11-13 ms; PR_SET_CHILD_SUBREAPER works there. The price: supervisor and child may
- * only use system calls that leave libc's state alone, since the agent runs on beside them (process.c). */
+ * The supervisor is a process that shares the agent's memory (CLONE_VM), not a forked copy. In gVisor on systrap,
+ * p50 from start to exit of /bin/true: without a supervisor 3.3-6.3 ms, with this one 3.7-4.6 ms, with a forked one
+ * 11-13 ms; PR_SET_CHILD_SUBREAPER works there. The price: supervisor and child may only use system calls that
+ * leave libc's state alone, since the agent runs on beside them (process.c). */
 #ifndef MITOS_PROCESS_H
 #define MITOS_PROCESS_H
 

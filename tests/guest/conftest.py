@@ -1,6 +1,7 @@
 """The real agent as an ordinary process: PID 1 of its own namespaces, in a small root in memory.
 
-Nothing of the host can be changed from inside: its folders are read-only, the hostname is the namespace's.
+Nothing of the host can be changed from inside: its folders are read-only, the hostname is the
+namespace's own.
 """
 
 from __future__ import annotations
