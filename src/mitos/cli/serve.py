@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import ipaddress
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -151,11 +152,18 @@ async def _serve_until_told(node: Node, listener: socket.socket, options: _Optio
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    _raise_file_limit()
     listener.listen(http.BACKLOG)
     if options.port_file is not None:
         options.port_file.write_text(f"{port}\n")
     _say(f"listening on {base_url}")
     await http.run(app.build(node, server_settings), listener, stop.wait)
+
+
+def _raise_file_limit() -> None:
+    """A sandbox takes about five descriptors, a connection one: the usual 1024 are soon gone."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _node(options: _Options) -> Node:
