@@ -156,7 +156,8 @@ def own_server(home: Path) -> Iterator[str]:
 def machine() -> str:
     """The machine in one line, for the record."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} CPUs, {memory_gib:.0f} GiB, Linux {platform.release()}, {platform.machine()}"
+    kernel = f"Linux {platform.release()}, {platform.machine()}"
+    return f"{os.cpu_count()} CPUs, {memory_gib:.0f} GiB, {kernel}"
 
 
 def newest(folder: Path) -> Path:

@@ -248,7 +248,7 @@ def signal_command(client: AgentClient, stream_id: int, number: int) -> None:
 
 def test_a_signal_reaches_the_process_group(client: AgentClient) -> None:
     stream = client.start_shell(
-        "trap 'echo got it; exit 5' TERM; sleep 60 >/dev/null & echo ready; wait"
+        "trap 'echo got it; exit 5' TERM; sleep 60 & sleep 0.2; echo ready; wait"
     )
     client.wait_until(lambda: b"ready" in stream.stdout)
     signal_command(client, stream.id, 15)

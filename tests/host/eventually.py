@@ -16,7 +16,7 @@ async def until(condition: Callable[[], bool], *, timeout_s: float = 5.0) -> Non
         TimeoutError: it did not become true in time.
     """
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - nothing tells us when the kernel is done
+        while not condition():
             await asyncio.sleep(0.005)
 
 
