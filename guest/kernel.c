@@ -490,14 +490,16 @@ static void on_cancel(struct stream *stream)
 	interrupt(cell);
 }
 
+/* A complete cell still runs, in its turn; one that was still being sent goes. */
 static void on_forget(struct stream *stream)
 {
 	struct cell *cell = stream->owner;
-	if (!is_running(cell)) {
+	if (!stream->input_ended) {
 		drop_cell(cell);
 		return;
 	}
 	cell->stream = NULL;
+	cell->timeout_ms = 0;
 	cell->interrupt_at = cell->kill_at = INT64_MAX;
 }
 
@@ -564,15 +566,23 @@ static void pump_last_words(struct kernel *kernel)
 	remove_first_cell(kernel);
 }
 
+static const char restarted[] = "the kernel had ended and was restarted; its state is lost\n";
+
+static bool can_start_cell(const struct kernel *kernel)
+{
+	const struct stream *stream = kernel->cells->stream;
+	return kernel->ready &&
+	       (!kernel->lost || !stream || stream_room(stream) >= MESSAGE_HEADER_SIZE + sizeof restarted);
+}
+
 static void say_restarted(struct kernel *kernel)
 {
-	static const char line[] = "the kernel had ended and was restarted; its state is lost\n";
 	struct buffer message = {0};
-	if (kernel->lost && kernel->cells->stream) {
-		put_message(&message, GOT_STDERR, line, sizeof line - 1);
-		stream_send(kernel->cells->stream, CHANNEL_OUTPUT, buffer_data(&message), buffer_size(&message));
-		buffer_free(&message);
-	}
+	if (!kernel->lost || !kernel->cells->stream)
+		return;
+	put_message(&message, GOT_STDERR, restarted, sizeof restarted - 1);
+	stream_send(kernel->cells->stream, CHANNEL_OUTPUT, buffer_data(&message), buffer_size(&message));
+	buffer_free(&message);
 	kernel->lost = false;
 }
 
@@ -586,7 +596,7 @@ static void pump_queue(struct kernel *kernel)
 			refuse_first_cell(kernel, error);
 		return;
 	}
-	if (!kernel->ready || (kernel->lost && stream_room(kernel->cells->stream) < 1024))
+	if (!can_start_cell(kernel))
 		return;
 	say_restarted(kernel);
 	send_cell(kernel);
@@ -599,7 +609,7 @@ static void prepare_kernel(struct kernel *kernel)
 	const struct cell *cell = kernel->cells;
 	if (kernel->running && cell->done && (!is_heard(cell) || stream_room(cell->stream) > 0))
 		poller_wake_at(0);
-	if (cell && !kernel->running && (!kernel->process || kernel->ready))
+	if (cell && !kernel->running && (!kernel->process || can_start_cell(kernel)))
 		poller_wake_at(0);
 	if (kernel->running && !cell->done) {
 		poller_wake_at(cell->interrupt_at);

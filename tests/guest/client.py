@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from mitos.wire.link import (
@@ -120,7 +120,7 @@ class AgentClient:
         self.send(Frame(FrameType.CREDIT, stream.id, 0, stream.owed.to_bytes(4, "big")))
         stream.owed = 0
 
-    def wait_until(self, condition, timeout_s: float = DEADLINE_S) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = DEADLINE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             if not self.receive(deadline - time.monotonic()) and time.monotonic() >= deadline:
@@ -218,9 +218,18 @@ class AgentClient:
         return self.call(Operation.IDENTIFY, fields or identity_fields(forked=forked))
 
     def freeze(self) -> None:
+        """Freezes the agent; until `thaw` nothing may be sent, credit included."""
         nonce = os.urandom(8)
+        self.gives_credit = False
         self.send(Frame(FrameType.FREEZE, payload=nonce))
         assert self.link_frame(FrameType.FROZEN).payload == nonce
+
+    def thaw(self) -> None:
+        self.send(Frame(FrameType.THAW))
+        self.gives_credit = True
+        for stream in self.streams.values():
+            if not stream.closed:
+                self.give_credit(stream)
 
     def ping(self) -> None:
         nonce = os.urandom(8)
