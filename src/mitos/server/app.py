@@ -42,6 +42,8 @@ def build(node: Node, settings: ServerSettings) -> ASGIApp:
             Exception: _answer_bug,
         },
     )
+    # A redirect would name whatever host the client claimed; clients follow none anyway.
+    control_plane.router.redirect_slashes = False
     runtime = SandboxASGIApplication(
         RuntimeService(node, settings),
         read_max_bytes=settings.max_message_bytes,

@@ -39,9 +39,12 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def run(app: ASGIApp, listener: socket.socket, stop: Callable[[], Awaitable[object]]) -> None:
-    """Serves until `stop` returns; then open requests get a short while to end."""
+    """Serves until `stop` returns; then open requests get a short while to end.
+
+    The descriptor goes over to hypercorn, which closes it; the socket object is empty afterwards.
+    """
     config = Config()
-    config.bind = [f"fd://{listener.fileno()}"]
+    config.bind = [f"fd://{listener.detach()}"]
     config.backlog = BACKLOG
     config.keep_alive_timeout = KEEP_ALIVE_S
     config.graceful_timeout = STOP_DEADLINE_S
