@@ -32,7 +32,8 @@ enum { STACK_SIZE = 32 << 10, LAUNCH_DESCRIPTORS = 4 };
 /* Made by the agent before the start; from then on the supervisor and the child read the first part and
  * write the atomics, the agent reads the atomics. Freed only when both are gone. */
 struct process {
-	char **argv; /* argv[-2] and argv[-1] are free for an interpreter */
+	char **argv;
+	char **script_argv; /* /bin/sh, a place for the script's path, argv[1] and so on: borrowed strings */
 	char **environment;
 	char **candidates; /* where the program may be, in the order of PATH */
 	char *directory;
@@ -58,9 +59,8 @@ static long try_execute(struct process *process, const char *path)
 	long error = raw(SYS_execve, (long)path, (long)process->argv, (long)process->environment, 0, 0);
 	if (error != -ENOEXEC)
 		return error;
-	process->argv[-1] = (char *)"/bin/sh";
-	process->argv[0] = (char *)path;
-	return raw(SYS_execve, (long)"/bin/sh", (long)(process->argv - 1), (long)process->environment, 0, 0);
+	process->script_argv[1] = (char *)path;
+	return raw(SYS_execve, (long)"/bin/sh", (long)process->script_argv, (long)process->environment, 0, 0);
 }
 
 static long execute(struct process *process)
@@ -202,15 +202,30 @@ void process_setup(void)
 		exit(1);
 }
 
-static char **copy_strings(char **strings, size_t spare)
+static size_t count_strings(char **strings)
 {
 	size_t count = 0;
 	while (strings[count])
 		count++;
-	char **copy = (char **)must_allocate((spare + count + 1) * sizeof *copy) + spare;
+	return count;
+}
+
+static char **copy_strings(char **strings)
+{
+	size_t count = count_strings(strings);
+	char **copy = must_allocate((count + 1) * sizeof *copy);
 	for (size_t i = 0; i < count; i++)
 		copy[i] = must_copy(strings[i], strlen(strings[i]));
 	return copy;
+}
+
+static char **make_script_argv(char **argv)
+{
+	size_t count = count_strings(argv);
+	char **script_argv = must_allocate((count + 2) * sizeof *script_argv);
+	script_argv[0] = (char *)"/bin/sh";
+	memcpy(script_argv + 2, argv + 1, count * sizeof *argv);
+	return script_argv;
 }
 
 static const char *search_path(char **environment)
@@ -253,11 +268,11 @@ static char **find_candidates(const char *name, char **environment)
 	return candidates;
 }
 
-static void free_strings(char **strings, size_t spare)
+static void free_strings(char **strings)
 {
 	for (char **string = strings; *string; string++)
 		free(*string);
-	free(strings - spare);
+	free(strings);
 }
 
 static void free_process(struct process *process)
@@ -266,9 +281,10 @@ static void free_process(struct process *process)
 	while (*link != process)
 		link = &(*link)->next;
 	*link = process->next;
-	free_strings(process->argv, 1);
-	free_strings(process->environment, 0);
-	free_strings(process->candidates, 0);
+	free_strings(process->argv);
+	free_strings(process->environment);
+	free_strings(process->candidates);
+	free(process->script_argv);
 	free(process->directory);
 	free(process->stack);
 	free(process);
@@ -298,8 +314,9 @@ static void close_descriptors(const struct process *process)
 struct process *process_start(const struct launch *launch)
 {
 	struct process *process = must_allocate(sizeof *process);
-	process->argv = copy_strings(launch->argv, 1);
-	process->environment = copy_strings(launch->environment, 0);
+	process->argv = copy_strings(launch->argv);
+	process->script_argv = make_script_argv(process->argv);
+	process->environment = copy_strings(launch->environment);
 	process->candidates = find_candidates(launch->argv[0], launch->environment);
 	process->directory = must_copy(launch->directory, strlen(launch->directory));
 	process->session = launch->session;

@@ -128,6 +128,27 @@ def test_tens_of_megabytes_pass_with_little_memory(agent: Agent, client: AgentCl
     assert peak < AGENT_MEMORY_LIMIT
 
 
+def test_memory_does_not_grow_with_use(agent: Agent, client: AgentClient) -> None:
+    def use_everything() -> None:
+        for _ in range(60):
+            client.shell("echo out; exit 1", env={"A": "x" * 10_000})
+            client.exec("no-such-command")
+            client.write_file("file", bytes(100_000))
+            client.read_file("file")
+            client.on_path(Operation.LIST, "/usr/bin")
+            client.on_path(Operation.REMOVE, "file")
+            client.run_code("1")
+            client.identify()
+            client.cancel(client.start_code("2"))
+
+    use_everything()
+    before = resident_bytes(agent)
+    for _ in range(4):
+        use_everything()
+
+    assert resident_bytes(agent) - before < 256 << 10
+
+
 def test_a_process_that_does_not_read_holds_back_its_sender(
     agent: Agent, client: AgentClient
 ) -> None:
