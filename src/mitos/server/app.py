@@ -1,25 +1,22 @@
 """The server as one ASGI application: Connect under its service path, everything else Starlette.
 
-Requests are numbered and logged, one line each, with what was called, on which sandbox and how it
-ended; never a key, a command, a path or content.
+`journal` logs each request; `auth` looks at a runtime call's key before its body is read.
 """
 
 from __future__ import annotations
-
-import itertools
-import logging
-import time
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mitos.node.node import Node
 from mitos.server import pty, rest
+from mitos.server.auth import AuthInterceptor
 from mitos.server.codec import codecs
 from mitos.server.errors import envelope_response, internal_error
+from mitos.server.journal import Journal, OutcomeInterceptor
 from mitos.server.runtime import RuntimeService
 from mitos.server.settings import ServerSettings
 from mitos.wire._generated.sandbox.v1.sandbox_connect import SandboxASGIApplication
@@ -28,8 +25,6 @@ from mitos.wire.errors import ApiError
 __all__ = ["RUNTIME_PATH", "build"]
 
 RUNTIME_PATH = "/sandbox.v1.Sandbox/"
-
-_log = logging.getLogger(__name__)
 
 
 def build(node: Node, settings: ServerSettings) -> ASGIApp:
@@ -48,8 +43,9 @@ def build(node: Node, settings: ServerSettings) -> ASGIApp:
         RuntimeService(node, settings),
         read_max_bytes=settings.max_message_bytes,
         codecs=codecs(),
+        interceptors=[OutcomeInterceptor(), AuthInterceptor(settings.api_key)],
     )
-    return _Logged(_Switch(runtime, control_plane))
+    return Journal(_Switch(runtime, control_plane))
 
 
 class _Switch:
@@ -68,56 +64,6 @@ class _Switch:
             await error(scope, receive, send)
         else:
             await self._runtime(scope, receive, send)
-
-
-class _Logged:
-    """Logs one line a request."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-        self._numbers = itertools.count(1)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 0
-
-        async def watch(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watch)
-        finally:
-            elapsed_ms = (time.perf_counter() - started) * 1000
-            _log.info(
-                "request=%d method=%s op=%s sandbox=%s status=%d ms=%.1f",
-                next(self._numbers),
-                scope.get("method", "WEBSOCKET"),
-                _operation(scope["path"]),
-                _sandbox_of(scope),
-                status,
-                elapsed_ms,
-            )
-
-
-def _operation(path: str) -> str:
-    """The route without ids: `/v1/sandboxes/abc/fork` is logged as `/v1/sandboxes/*/fork`."""
-    parts = path.split("/")
-    if parts[1:3] == ["v1", "sandboxes"] and len(parts) > 3:
-        parts[3] = "*"
-    return "/".join(parts)[:80].encode("ascii", "replace").decode()
-
-
-def _sandbox_of(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name.lower() == b"x-sandbox-id":
-            return bytes(value)[:64].decode("ascii", "replace")
-    parts = scope["path"].split("/")
-    return parts[3][:64] if parts[1:3] == ["v1", "sandboxes"] and len(parts) > 3 else "-"
 
 
 async def _answer_error(_request: Request, exc: Exception) -> Response:

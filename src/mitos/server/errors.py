@@ -12,6 +12,7 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from starlette.responses import JSONResponse
 
+from mitos.server.journal import note_code
 from mitos.wire._generated.google.rpc.error_info_pb import ErrorInfo
 from mitos.wire.errors import ERROR_INFO_DOMAIN, ApiError
 
@@ -22,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 def envelope_response(error: ApiError) -> JSONResponse:
     """The error as a `/v1` answer."""
+    note_code(error.code)
     return JSONResponse(error.envelope(), status_code=error.status)
 
 
@@ -33,6 +35,7 @@ def internal_error(exc: Exception) -> ApiError:
 
 def connect_error(error: ApiError) -> ConnectError:
     """The error for the runtime service; published clients read code and message only."""
+    note_code(error.code)
     metadata = {"remediation": error.remediation}
     if error.cause:
         metadata["cause"] = error.cause

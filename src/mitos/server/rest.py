@@ -16,6 +16,7 @@ from mitos.node.node import Node
 from mitos.node.sandbox import SandboxRecord
 from mitos.node.template import TemplateRecord
 from mitos.server.auth import authorize
+from mitos.server.journal import note_sandbox
 from mitos.server.settings import ServerSettings
 from mitos.wire.errors import ApiError
 from mitos.wire.ids import ID_PATTERN, is_valid_id
@@ -245,6 +246,8 @@ def _sandbox(record: SandboxRecord, call: _Call) -> _Body:
 
 def _checked_id(value: object, kind: str) -> str:
     if isinstance(value, str) and is_valid_id(value):
+        if kind != "template":
+            note_sandbox(value)
         return value
     raise ApiError(
         "invalid_input",

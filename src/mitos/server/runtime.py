@@ -19,7 +19,6 @@ from protobuf import Oneof
 from mitos.node.guest import Command, CommandExit, ExecRequest, FileEntry, Guest, Terminal
 from mitos.node.node import Node, check_timeout
 from mitos.server import stream
-from mitos.server.auth import authorize
 from mitos.server.errors import connect_error, internal_error
 from mitos.server.settings import ServerSettings
 from mitos.wire._generated.sandbox.v1 import sandbox_pb as pb
@@ -73,10 +72,8 @@ class RuntimeService(Sandbox):
             wanted = self.exec_request(opened, sandbox_id, stdin=True)
             async with (
                 guest.exec(wanted) as command,
-                stream.feeding(
-                    request, lambda message: _input(command, message), command.close_input
-                ),
-                aclosing(exec_messages(command)) as messages,
+                aclosing(exec_messages(command)) as answers,
+                aclosing(stream.together(answers, _feed(command, request))) as messages,
             ):
                 async for message in messages:
                     yield message
@@ -140,8 +137,8 @@ class RuntimeService(Sandbox):
         with self._stream(ctx) as (sandbox_id, guest):
             opened = await stream.first(request, "open")
             async with (
-                stream.feeding(request, stream.ignore, stream.nothing),
-                aclosing(self._run_code(guest, opened, sandbox_id)) as messages,
+                aclosing(self._run_code(guest, opened, sandbox_id)) as answers,
+                aclosing(stream.together(answers, stream.drop(request))) as messages,
             ):
                 async for message in messages:
                     yield message
@@ -198,9 +195,7 @@ class RuntimeService(Sandbox):
                 yield sandbox_id, guest
 
     def _sandbox_id(self, ctx: _Context) -> str:
-        headers = ctx.request_headers
-        authorize(headers.get("authorization"), self._settings.api_key)
-        sandbox_id = headers.get("x-sandbox-id") or ""
+        sandbox_id = ctx.request_headers.get("x-sandbox-id") or ""
         if not is_valid_id(sandbox_id):
             raise ApiError(
                 "invalid_input",
@@ -315,6 +310,13 @@ def _terminal(pty: pb.PtyOptions | None) -> Terminal | None:
         cols=(size.cols if size else 0) or default.cols,
         rows=(size.rows if size else 0) or default.rows,
     )
+
+
+async def _feed(command: Command, request: AsyncIterator[pb.ExecRequest]) -> None:
+    """Gives a command what the client sends it; the request's end is the input's end."""
+    async for message in request:
+        await _input(command, message)
+    await command.close_input()
 
 
 async def _input(command: Command, message: pb.ExecRequest) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from mitos.wire.errors import ApiError
 
-__all__ = ["feeding", "first", "ignore", "nothing"]
+__all__ = ["drop", "first", "together"]
 
 _T = TypeVar("_T")
 
@@ -26,30 +25,39 @@ async def first(request: AsyncIterator[Any], member: str) -> Any:
     return message.msg.value
 
 
-@contextlib.asynccontextmanager
-async def feeding(
-    request: AsyncIterator[_T],
-    take: Callable[[_T], Awaitable[None]],
-    end: Callable[[], Awaitable[None]],
-) -> AsyncIterator[None]:
-    """Gives each message to `take`, then calls `end`, while the block runs."""
+async def together(
+    answers: AsyncIterator[_T], feed: Coroutine[Any, Any, None]
+) -> AsyncGenerator[_T]:
+    """The answers, while `feed` takes in the request beside them.
 
-    async def feed() -> None:
-        async for message in request:
-            await take(message)
-        await end()
-
-    feeder = asyncio.create_task(feed(), name="request-feeder")
+    When `feed` fails (the client went away, or sent what is no message), so does the answer: a
+    command that nobody can hear any more must not go on until its deadline.
+    """
+    feeder = asyncio.create_task(feed, name="request-feeder")
+    step: asyncio.Task[_T | None] | None = None
     try:
-        yield
+        while True:
+            step = asyncio.create_task(_next(answers), name="next-answer")
+            if not feeder.done():
+                await asyncio.wait((step, feeder), return_when=asyncio.FIRST_COMPLETED)
+            if feeder.done():
+                feeder.result()
+            answer = await step
+            if answer is None:
+                return
+            yield answer
     finally:
-        feeder.cancel()
-        await asyncio.gather(feeder, return_exceptions=True)
+        tasks = [task for task in (feeder, step) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def ignore(_message: object) -> None:
-    """Takes a message and drops it."""
+async def _next(answers: AsyncIterator[_T]) -> _T | None:
+    return await anext(answers, None)
 
 
-async def nothing() -> None:
-    """Does nothing at the end of a request."""
+async def drop(request: AsyncIterator[object]) -> None:
+    """Takes in a request that nobody reads."""
+    async for _ in request:
+        pass
