@@ -537,10 +537,10 @@ static void pump_deadlines(struct kernel *kernel)
 
 static bool send_padding(struct cell *cell)
 {
-	static const uint8_t blanks[4096];
+	static const uint8_t zeros[4096];
 	while (cell->padding > 0) {
-		size_t size = cell->padding < sizeof blanks ? cell->padding : sizeof blanks;
-		size_t sent = stream_send(cell->stream, CHANNEL_OUTPUT, blanks, size);
+		size_t size = cell->padding < sizeof zeros ? cell->padding : sizeof zeros;
+		size_t sent = stream_send(cell->stream, CHANNEL_OUTPUT, zeros, size);
 		cell->padding -= sent;
 		if (sent == 0)
 			return false;
