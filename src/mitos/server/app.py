@@ -62,8 +62,19 @@ class _Switch:
         elif scope["method"] != "POST":
             error = Response("use POST\n", status_code=405, headers={"Allow": "POST"})
             await error(scope, receive, send)
+        elif not all(_is_text(value) for _, value in scope["headers"]):
+            error = Response("headers must be UTF-8\n", status_code=400)
+            await error(scope, receive, send)
         else:
             await self._runtime(scope, receive, send)
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 async def _answer_error(_request: Request, exc: Exception) -> Response:

@@ -140,7 +140,7 @@ class _TextMessages:
                     return _Input(data=base64.b64decode(data))
                 case {"kind": "resize", "cols": int(cols), "rows": int(rows)}:
                     return _Input(size=(_dimension(str(cols), 80), _dimension(str(rows), 24)))
-        except (ValueError, binascii.Error):
+        except (ValueError, RecursionError, binascii.Error):
             pass
         return None
 

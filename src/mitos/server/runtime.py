@@ -271,7 +271,7 @@ def code_messages(event: KernelEvent) -> Iterator[pb.RunCodeResponse]:
 def _object(payload: bytes) -> dict[str, object]:
     try:
         body = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = {"name": "KernelStreamError", "value": "the kernel sent an event that is not JSON"}
     return body if isinstance(body, dict) else {}
 
