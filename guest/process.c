@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -135,20 +136,20 @@ static void note_end(struct process *process, int status)
 }
 
 /* Closes all descriptors but the event and, for now, the child's: the supervisor must not keep a pipe of another
- * command open. */
+ * command open. The last descriptor is INT_MAX: gVisor takes it for signed and refuses ~0U. */
 static void close_others(const struct process *process, bool with_childs)
 {
 	unsigned first = 0;
 	for (;;) {
-		unsigned next = (unsigned)supervisor_event >= first ? (unsigned)supervisor_event : ~0U;
+		unsigned next = (unsigned)supervisor_event >= first ? (unsigned)supervisor_event : INT_MAX;
 		for (int i = 0; with_childs && i < LAUNCH_DESCRIPTORS; i++) {
 			unsigned kept = (unsigned)process->descriptors[i];
 			if (process->descriptors[i] >= 0 && kept >= first && kept < next)
 				next = kept;
 		}
 		if (next > first)
-			raw(SYS_close_range, first, next == ~0U ? ~0U : next - 1, 0, 0, 0);
-		if (next == ~0U)
+			raw(SYS_close_range, first, next == INT_MAX ? INT_MAX : next - 1, 0, 0, 0);
+		if (next == INT_MAX)
 			return;
 		first = next + 1;
 	}
