@@ -139,17 +139,19 @@ static void note_end(struct process *process, int status)
  * command open. The last descriptor is INT_MAX: gVisor takes it for signed and refuses ~0U. */
 static void close_others(const struct process *process, bool with_childs)
 {
+	/* Not the largest unsigned number: gVisor takes that for a negative one and refuses the range. */
+	const unsigned end = INT_MAX;
 	unsigned first = 0;
 	for (;;) {
-		unsigned next = (unsigned)supervisor_event >= first ? (unsigned)supervisor_event : INT_MAX;
+		unsigned next = (unsigned)supervisor_event >= first ? (unsigned)supervisor_event : end;
 		for (int i = 0; with_childs && i < LAUNCH_DESCRIPTORS; i++) {
 			unsigned kept = (unsigned)process->descriptors[i];
 			if (process->descriptors[i] >= 0 && kept >= first && kept < next)
 				next = kept;
 		}
 		if (next > first)
-			raw(SYS_close_range, first, next == INT_MAX ? INT_MAX : next - 1, 0, 0, 0);
-		if (next == INT_MAX)
+			raw(SYS_close_range, first, next == end ? end : next - 1, 0, 0, 0);
+		if (next == end)
 			return;
 		first = next + 1;
 	}
