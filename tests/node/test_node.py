@@ -283,6 +283,16 @@ async def test_a_restart_remembers_which_sandboxes_ended(start_node: StartNode) 
     assert "server was stopped" in caught.value.cause
 
 
+async def test_a_second_server_with_the_same_home_is_refused(
+    start_node: StartNode, node: Node
+) -> None:
+    with pytest.raises(ApiError) as caught:
+        await start_node()
+
+    assert "--home" in caught.value.remediation
+    await node.create("python", "one")
+
+
 async def test_a_template_is_made_anew_for_other_resources(node: Node) -> None:
     record = await node.create_template("python", resources=Resources(memory_mib=1024))
 

@@ -25,6 +25,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from mitos.engine.base import Blank, Engine, EngineError, MachineEnd, Resources, Snapshot
+from mitos.host import lock
 from mitos.images.store import ImageStore
 from mitos.node.deadline import Reaper
 from mitos.node.guest import Guest
@@ -82,10 +83,11 @@ class Node:
         """Opens the state, clears what a crashed predecessor left, starts the pool and the reaper.
 
         Raises:
-            ApiError: the engine cannot run on this machine.
+            ApiError: the engine cannot run on this machine, or another server uses this home.
         """
         async with contextlib.AsyncExitStack() as undo:
             self.settings.home.mkdir(parents=True, exist_ok=True)
+            undo.enter_context(_sole_owner(self.settings.home))
             self._ledger = Ledger(self.settings.home / "state.db", time.time)
             undo.callback(self._ledger.close)
             self._keys = Keyring(self._ledger)
@@ -617,6 +619,22 @@ def _engine_errors(what: str) -> Iterator[None]:
         yield
     except EngineError as exc:
         raise translate(exc, what) from exc
+
+
+@contextlib.contextmanager
+def _sole_owner(home: Path) -> Iterator[None]:
+    """Two servers with one home would remove each other's sandboxes: the second is refused."""
+    try:
+        with lock.held(home / "lock"):
+            yield
+    except lock.LockedError as exc:
+        raise ApiError(
+            "internal",
+            f"another server uses the home {home}",
+            cause=str(exc),
+            remediation="Stop that server, or give this one a home of its own with --home.",
+            status=503,
+        ) from exc
 
 
 def _empty(directory: Path) -> None:
