@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -62,8 +63,8 @@ def measure_mitos_fork(timings: Timings, url: str, count: int) -> None:
     first_exec(sandbox)
     with timings.measure(f"live fork, n = {count}, to first exec in all"):
         children = sandbox.fork(count)
-        for child in children:
-            first_exec(child)
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(first_exec, children))
     for each in [*children, sandbox]:
         each.terminate()
 
