@@ -5,26 +5,66 @@ sb = mitos.create("python")          # a warm, isolated sandbox
 sb.run_code("x = 41")
 a, b = sb.fork(2)                    # two copies of it while it runs
 a.run_code("x + 1").text             # '42'
+
+Names are loaded when they are first used, so that `import mitos` costs next to nothing.
 """
 
 from __future__ import annotations
 
-from mitos import aio, direct, errors, pty, sandbox, types
-from mitos.direct import DirectSandbox, SandboxServer, close_http_pools, create
-from mitos.errors import (
-    AgentRunError,
-    ExecutionDeadlineError,
-    IdleTimeoutError,
-    NotFoundError,
-    RateLimitedError,
-    RequestCanceledError,
-    TimeoutTooLargeError,
-    UnauthorizedError,
-)
-from mitos.sandbox import Sandbox
-from mitos.types import ExecResult, Execution, ExecutionError, FileInfo, Network, Result
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mitos import aio, direct, errors, pty, sandbox, types
+    from mitos.direct import DirectSandbox, SandboxServer, close_http_pools, create
+    from mitos.errors import (
+        AgentRunError,
+        ExecutionDeadlineError,
+        IdleTimeoutError,
+        NotFoundError,
+        RateLimitedError,
+        RequestCanceledError,
+        TimeoutTooLargeError,
+        UnauthorizedError,
+    )
+    from mitos.sandbox import Sandbox
+    from mitos.types import (
+        ExecResult,
+        Execution,
+        ExecutionError,
+        FileInfo,
+        ForkPolicy,
+        Network,
+        Result,
+    )
 
 __version__ = "0.4.0"
+
+_NAMES = {
+    "mitos.direct": ("DirectSandbox", "SandboxServer", "close_http_pools", "create"),
+    "mitos.errors": (
+        "AgentRunError",
+        "ExecutionDeadlineError",
+        "IdleTimeoutError",
+        "NotFoundError",
+        "RateLimitedError",
+        "RequestCanceledError",
+        "TimeoutTooLargeError",
+        "UnauthorizedError",
+    ),
+    "mitos.sandbox": ("Sandbox",),
+    "mitos.types": (
+        "ExecResult",
+        "Execution",
+        "ExecutionError",
+        "FileInfo",
+        "ForkPolicy",
+        "Network",
+        "Result",
+    ),
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+_MODULES = ("aio", "direct", "errors", "pty", "sandbox", "types")
 
 __all__ = [
     "AgentRunError",
@@ -34,6 +74,7 @@ __all__ = [
     "ExecutionDeadlineError",
     "ExecutionError",
     "FileInfo",
+    "ForkPolicy",
     "IdleTimeoutError",
     "Network",
     "NotFoundError",
@@ -53,3 +94,17 @@ __all__ = [
     "sandbox",
     "types",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"mitos.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mitos' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

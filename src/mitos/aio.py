@@ -3,6 +3,8 @@
 import mitos.aio
 sb = await mitos.aio.create("python")
 print((await sb.exec("echo hello")).stdout)
+
+Connections belong to the running loop and are closed with it; `close_http_pools` does so earlier.
 """
 
 from __future__ import annotations
@@ -13,5 +15,12 @@ from mitos._sdk._async.direct import (
     AsyncSandboxServer,
     create,
 )
+from mitos._sdk.pool import aclose_http_pools as close_http_pools
 
-__all__ = ["AsyncDirectSandbox", "AsyncDirectSandboxFiles", "AsyncSandboxServer", "create"]
+__all__ = [
+    "AsyncDirectSandbox",
+    "AsyncDirectSandboxFiles",
+    "AsyncSandboxServer",
+    "close_http_pools",
+    "create",
+]

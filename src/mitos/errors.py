@@ -67,6 +67,11 @@ class AgentRunError(Exception):
         self.status = status
         self.context: dict[str, Any] = {} if context is None else context
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors cross process boundaries whole."""
+        fields = (self.args[0], self.code, self.cause, self.remediation, self.status, self.context)
+        return type(self), fields
+
     def __str__(self) -> str:
         text = f"[{self.code}] {self.args[0]}"
         if self.cause:

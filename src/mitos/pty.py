@@ -1,104 +1,30 @@
-"""Terminals of a sandbox, over a WebSocket.
+"""Terminals of a sandbox, over a WebSocket; `_sdk/terminal.py` has the messages.
 
-Each message is one Connect frame in JSON (`_sdk/framing.py`): the client opens with the terminal's
-size, then sends input and size changes; the server sends output, and the exit code last. A server
-that only knows the older route, `/v1/pty` with text messages, is served too.
+`PtyHandle` reads on a thread of its own, `AsyncPtyHandle` in a task of the running loop. A server
+that only knows the older route, `/v1/pty`, is served too. Redirects are not followed: they would
+carry the key to another origin.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import json
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import websocket
 
-from mitos._sdk.framing import END_STREAM, FrameReader, decode_bytes, encode_bytes, encode_frame
-from mitos.errors import AgentRunError, error_for_code
+from mitos._sdk import terminal
+from mitos._sdk.settings import checked_key
+from mitos._sdk.terminal import Session
+from mitos.errors import AgentRunError
 
 __all__ = ["AsyncPtyHandle", "PtyHandle"]
 
-SUBPROTOCOL = "connect.sandbox.v1"
-LEGACY_SUBPROTOCOL = "mitos.pty.v1"
 OPEN_TIMEOUT_S = 10.0
-NO_EXIT = -1
-_FALLBACK_STATUSES = (404, 405, 426)
-
-
-class _Session:
-    """What both handles share: messages in either dialect, and the exit code. Pure."""
-
-    def __init__(self, on_data: Callable[[bytes], None], *, is_legacy: bool) -> None:
-        self._on_data = on_data
-        self._is_legacy = is_legacy
-        self.exit_code = NO_EXIT
-        self.has_ended = False
-
-    def opening(self, cols: int, rows: int) -> bytes | str | None:
-        """The first message, if the dialect has one."""
-        if self._is_legacy:
-            return None
-        return encode_frame({"open": {"pty": {"size": {"cols": cols, "rows": rows}}}})
-
-    def input(self, data: bytes) -> bytes | str:
-        """Keystrokes as a message."""
-        if self._is_legacy:
-            return json.dumps({"kind": "input", "data": base64.b64encode(data).decode()})
-        return encode_frame({"stdin": encode_bytes(data)})
-
-    def resize(self, cols: int, rows: int) -> bytes | str:
-        """A size as a message."""
-        if self._is_legacy:
-            return json.dumps({"kind": "resize", "cols": cols, "rows": rows})
-        return encode_frame({"resize": {"cols": cols, "rows": rows}})
-
-    def take(self, message: bytes | str) -> None:
-        """Takes one message of the server."""
-        if isinstance(message, str):
-            self._take_text(message)
-        elif message:
-            self._take_frame(message)
-
-    def _take_text(self, message: str) -> None:
-        body = json.loads(message)
-        if body.get("kind") == "output":
-            self._on_data(base64.b64decode(body["data"]))
-        elif body.get("kind") == "exit":
-            self.exit_code = int(body.get("exit_code", 0))
-            self.has_ended = True
-
-    def _take_frame(self, message: bytes) -> None:
-        is_last = bool(message[0] & END_STREAM)
-        # The last frame carries the exit itself here, where Connect has its end object.
-        for body in FrameReader().feed(bytes([message[0] & ~END_STREAM]) + message[1:]):
-            self._take_body(body)
-        if is_last:
-            self.exit_code = max(self.exit_code, 0) if self.exit_code == NO_EXIT else self.exit_code
-            self.has_ended = True
-
-    def _take_body(self, body: dict[str, Any]) -> None:
-        for name in ("stdout", "stderr"):
-            if name in body:
-                self._on_data(decode_bytes(body[name]))
-        if "exit" in body:
-            ended = body["exit"] or {}
-            self.exit_code = int(ended.get("exitCode", ended.get("exit_code", 0)))
-
-
-def _headers(token: str | None) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-def _legacy_url(url: str, cols: int, rows: int) -> str:
-    parts = urlsplit(url)
-    sandbox = parse_qs(parts.query).get("sandbox", [""])[0]
-    query = urlencode({"sandbox": sandbox, "cols": cols, "rows": rows})
-    return urlunsplit((parts.scheme, parts.netloc, "/v1/pty", query, ""))
+CLOSE_TIMEOUT_S = 1.0
 
 
 class PtyHandle:
@@ -111,7 +37,9 @@ class PtyHandle:
         cols: width in characters.
         rows: height in characters.
 
-    A connection that fails is not raised: `wait` then returns -1, and `error` says why.
+    Attributes:
+        error: why the connection failed or broke; None while, or when, it did not. It is not
+            raised: `wait` returns -1 then.
     """
 
     def __init__(
@@ -123,17 +51,23 @@ class PtyHandle:
         rows: int = 24,
     ) -> None:
         self.error: AgentRunError | None = None
+        self._url, self._token = url, checked_key(token)
         self._done = threading.Event()
         self._write_lock = threading.Lock()
-        self._session = _Session(on_data, is_legacy=False)
+        self._session = Session(on_data, is_legacy=False)
         self._socket: websocket.WebSocket | None = None
+        self._thread = threading.Thread(target=self._read, name="mitos-pty", daemon=True)
         try:
-            self._connect(url, token, cols, rows, on_data)
-        except (OSError, websocket.WebSocketException) as exc:
+            self._socket = self._connect(on_data, cols, rows)
+            if opening := self._session.opening(cols, rows):
+                self._send(opening)
+        except (OSError, ValueError, websocket.WebSocketException) as exc:
             self._fail(exc)
             return
-        self._thread = threading.Thread(target=self._read, name="mitos-pty", daemon=True)
         self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"PtyHandle({self._url!r})"
 
     @classmethod
     def connect(
@@ -156,45 +90,57 @@ class PtyHandle:
         self._send(self._session.input(data))
 
     def resize(self, cols: int, rows: int) -> None:
-        """Changes the terminal's size."""
+        """Changes the terminal's size.
+
+        Raises:
+            websocket.WebSocketConnectionClosedException: the session is over.
+        """
         self._send(self._session.resize(cols, rows))
 
     def kill(self) -> None:
-        """Closes the session; the server kills its processes."""
+        """Closes the session; the server kills its processes. Idempotent."""
         if self._socket is not None:
-            with contextlib.suppress(OSError, websocket.WebSocketException):
-                self._socket.close(timeout=1)
+            self._hang_up(self._socket)
         self._done.set()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits for the shell's exit code; -1 if the session ended without one, or not in time."""
+        """Waits for the shell's exit code.
+
+        Args:
+            timeout: seconds; None waits as long as the session lives.
+
+        Returns:
+            The exit code; -1 if the session ended without one, or not in time.
+        """
         self._done.wait(timeout)
-        return self._session.exit_code if self._session.has_ended else NO_EXIT
+        return self._session.exit_code
 
     def _connect(
-        self,
-        url: str,
-        token: str | None,
-        cols: int,
-        rows: int,
-        on_data: Callable[[bytes], None],
-    ) -> None:
-        options: dict[str, Any] = {"header": _headers(token), "timeout": OPEN_TIMEOUT_S}
+        self, on_data: Callable[[bytes], None], cols: int, rows: int
+    ) -> websocket.WebSocket:
+        options: dict[str, Any] = {
+            "header": terminal.headers(self._token),
+            "timeout": OPEN_TIMEOUT_S,
+            "redirect_limit": 0,
+        }
         try:
-            found = websocket.create_connection(url, subprotocols=[SUBPROTOCOL], **options)
-        except websocket.WebSocketBadStatusException as exc:
-            if exc.status_code not in _FALLBACK_STATUSES:
-                raise
-            legacy = _legacy_url(url, cols, rows)
             found = websocket.create_connection(
-                legacy, subprotocols=[LEGACY_SUBPROTOCOL], **options
+                self._url, subprotocols=[terminal.SUBPROTOCOL], **options
             )
-            self._session = _Session(on_data, is_legacy=True)
+        except websocket.WebSocketBadStatusException as exc:
+            if exc.status_code not in terminal.FALLBACK_STATUSES:
+                raise
+            legacy = terminal.legacy_url(self._url, cols, rows)
+            try:
+                found = websocket.create_connection(
+                    legacy, subprotocols=[terminal.LEGACY_SUBPROTOCOL], **options
+                )
+            except websocket.WebSocketBadStatusException:
+                # What the current route said is the better answer: no such sandbox, say.
+                raise exc from None
+            self._session = Session(on_data, is_legacy=True)
         found.settimeout(None)
-        self._socket = found
-        opening = self._session.opening(cols, rows)
-        if opening is not None:
-            self._send(opening)
+        return found
 
     def _send(self, message: bytes | str) -> None:
         if self._socket is None:
@@ -205,23 +151,41 @@ class PtyHandle:
             else:
                 self._socket.send_binary(message)
 
+    def _hang_up(self, connection: websocket.WebSocket) -> None:
+        """Says goodbye, waits a moment for the answer, then closes; stuck threads come free."""
+        if self._write_lock.acquire(timeout=CLOSE_TIMEOUT_S):
+            with contextlib.suppress(OSError, ValueError, websocket.WebSocketException):
+                connection.send_close()
+            self._write_lock.release()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(CLOSE_TIMEOUT_S)
+        with contextlib.suppress(OSError):
+            if connection.sock is not None:
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
     def _read(self) -> None:
         assert self._socket is not None
         try:
             while not self._session.has_ended:
-                message = self._socket.recv()
-                if not message:
+                kind, message = self._socket.recv_data()
+                if kind == websocket.ABNF.OPCODE_CLOSE:
                     break
                 self._session.take(message)
-        except (OSError, ValueError, websocket.WebSocketException) as exc:
-            self._fail(exc)
+        except (OSError, ValueError, websocket.WebSocketException, AgentRunError) as exc:
+            if not self._done.is_set():
+                self._fail(exc)
         finally:
-            with contextlib.suppress(OSError, websocket.WebSocketException):
-                self._socket.close(timeout=1)
+            with contextlib.suppress(OSError):
+                self._socket.shutdown()  # type: ignore[no-untyped-call]
             self._done.set()
 
     def _fail(self, exc: Exception) -> None:
-        self.error = _failure(getattr(exc, "status_code", None), exc)
+        if isinstance(exc, AgentRunError):
+            self.error = exc
+        elif isinstance(exc, websocket.WebSocketBadStatusException):
+            self.error = terminal.refused(exc.status_code, exc.resp_body, self._token)
+        else:
+            self.error = terminal.lost(exc, self._url, self._token)
         self._done.set()
 
 
@@ -231,11 +195,16 @@ class AsyncPtyHandle:
     Args:
         ws: an open connection.
         on_data: called with each piece of output, in the event loop.
+
+    Attributes:
+        error: why the connection broke; None while, or when, it did not.
     """
 
     def __init__(self, ws: Any, on_data: Callable[[bytes], None]) -> None:
+        self.error: Exception | None = None
         self._socket = ws
-        self._session = _Session(on_data, is_legacy=ws.subprotocol == LEGACY_SUBPROTOCOL)
+        is_legacy = ws.subprotocol == terminal.LEGACY_SUBPROTOCOL
+        self._session = Session(on_data, is_legacy=is_legacy)
         self._reader = asyncio.create_task(self._read(), name="mitos-pty")
 
     @classmethod
@@ -254,70 +223,92 @@ class AsyncPtyHandle:
             AgentRunError: the server refused, or could not be reached.
         """
         try:
-            from websockets.asyncio.client import connect  # noqa: PLC0415  an extra
             from websockets.exceptions import InvalidStatus, WebSocketException  # noqa: PLC0415
-            from websockets.typing import Subprotocol  # noqa: PLC0415
         except ImportError as exc:
             raise ImportError(
                 "asynchronous terminals need the websockets package: pip install 'mitos-run[async]'"
             ) from exc
-        options: dict[str, Any] = {
-            "additional_headers": _headers(token),
-            "open_timeout": OPEN_TIMEOUT_S,
-            "max_size": None,
-        }
+        token = checked_key(token)
         try:
-            try:
-                ws = await connect(url, subprotocols=[Subprotocol(SUBPROTOCOL)], **options)
-            except InvalidStatus as exc:
-                if exc.response.status_code not in _FALLBACK_STATUSES:
-                    raise
-                legacy = _legacy_url(url, cols, rows)
-                dialect = Subprotocol(LEGACY_SUBPROTOCOL)
-                ws = await connect(legacy, subprotocols=[dialect], **options)
+            ws = await _open(url, token, cols, rows)
+            handle = cls(ws, on_data)
+            if opening := handle._session.opening(cols, rows):
+                await ws.send(opening)
+        except InvalidStatus as exc:
+            raise terminal.refused(
+                exc.response.status_code, bytes(exc.response.body), token
+            ) from exc
         except (OSError, TimeoutError, WebSocketException) as exc:
-            status = getattr(getattr(exc, "response", None), "status_code", None)
-            raise _failure(status, exc) from exc
-        handle = cls(ws, on_data)
-        opening = handle._session.opening(cols, rows)
-        if opening is not None:
-            await ws.send(opening)
+            raise terminal.lost(exc, url, token) from exc
         return handle
 
     async def send_input(self, data: bytes) -> None:
-        """Types `data` into the terminal."""
+        """Types `data` into the terminal.
+
+        Raises:
+            websockets.ConnectionClosed: the session is over.
+        """
         await self._socket.send(self._session.input(data))
 
     async def resize(self, cols: int, rows: int) -> None:
-        """Changes the terminal's size."""
+        """Changes the terminal's size.
+
+        Raises:
+            websockets.ConnectionClosed: the session is over.
+        """
         await self._socket.send(self._session.resize(cols, rows))
 
     async def kill(self) -> None:
-        """Closes the session; the server kills its processes."""
+        """Closes the session; the server kills its processes. Idempotent."""
+        self._socket.close_timeout = CLOSE_TIMEOUT_S
         await self._socket.close()
-        await asyncio.gather(self._reader, return_exceptions=True)
+        await asyncio.wait([self._reader])
 
     async def wait(self) -> int:
         """Waits for the shell's exit code; -1 if the session ended without one."""
-        await asyncio.gather(asyncio.shield(self._reader), return_exceptions=True)
-        return self._session.exit_code if self._session.has_ended else NO_EXIT
+        await asyncio.wait([self._reader])
+        return self._session.exit_code
 
     async def _read(self) -> None:
+        """Ends with the session; what broke it is in `error`, so that `wait` need not raise."""
         try:
             async for message in self._socket:
                 self._session.take(message)
                 if self._session.has_ended:
                     break
+        except Exception as exc:  # noqa: BLE001  the task's edge; `on_data` may raise anything
+            self.error = exc
         finally:
             await self._socket.close()
 
 
-def _failure(status: int | None, exc: Exception) -> AgentRunError:
-    codes = {401: "unauthorized", 404: "not_found", 429: "too_many_streams"}
-    return error_for_code(
-        codes.get(status or 0, "connection_failed"),
-        "the terminal could not be connected" if status else "the terminal's connection failed",
-        cause=str(exc) or type(exc).__name__,
-        remediation="Check that the server runs, the key is right and the sandbox exists.",
-        status=status,
+async def _open(url: str, token: str | None, cols: int, rows: int) -> Any:
+    """A connection to the current route, or to the older one where that is all there is."""
+    from websockets.exceptions import InvalidStatus  # noqa: PLC0415  an extra
+
+    try:
+        return await _dial(url, token, terminal.SUBPROTOCOL)
+    except InvalidStatus as exc:
+        if exc.response.status_code not in terminal.FALLBACK_STATUSES:
+            raise
+        try:
+            legacy = terminal.legacy_url(url, cols, rows)
+            return await _dial(legacy, token, terminal.LEGACY_SUBPROTOCOL)
+        except InvalidStatus:
+            # What the current route said is the better answer: no such sandbox, say.
+            raise exc from None
+
+
+async def _dial(url: str, token: str | None, subprotocol: str) -> Any:
+    from websockets.asyncio.client import connect  # noqa: PLC0415  an extra
+    from websockets.typing import Subprotocol  # noqa: PLC0415
+
+    attempt = connect(
+        url,
+        subprotocols=[Subprotocol(subprotocol)],
+        additional_headers=terminal.headers(token),
+        open_timeout=OPEN_TIMEOUT_S,
+        max_size=terminal.MAX_MESSAGE_BYTES,
     )
+    attempt.process_redirect = lambda exc: exc  # type: ignore[method-assign]
+    return await attempt

@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ExecResult", "Execution", "ExecutionError", "FileInfo", "Network", "Result"]
+__all__ = [
+    "ExecResult",
+    "Execution",
+    "ExecutionError",
+    "FileInfo",
+    "ForkInfo",
+    "ForkPolicy",
+    "Network",
+    "PoolStatus",
+    "Result",
+    "SandboxInfo",
+    "SandboxPhase",
+]
+
+
+class ForkPolicy(str, enum.Enum):
+    """What a child of a fork does with something its source has."""
+
+    FRESH = "Fresh"
+    SHARE = "Share"
+    CLONE = "Clone"
+    SNAPSHOT = "Snapshot"
+
+
+class SandboxPhase(str, enum.Enum):
+    """Where a sandbox is in its life."""
+
+    PENDING = "Pending"
+    RESTORING = "Restoring"
+    READY = "Ready"
+    TERMINATING = "Terminating"
+    FAILED = "Failed"
 
 
 @dataclass
@@ -157,3 +189,38 @@ class Network:
             if entries := getattr(self, name):
                 members[name] = list(entries)
         return members
+
+
+@dataclass
+class SandboxInfo:
+    """A sandbox of a cluster, as its object says."""
+
+    name: str
+    phase: SandboxPhase
+    endpoint: str
+    node: str
+    sandbox_id: str
+    fork_time_ms: float
+    pool: str
+
+
+@dataclass
+class ForkInfo:
+    """A child of a fork in a cluster."""
+
+    name: str
+    sandbox_id: str
+    endpoint: str
+    node: str
+    phase: SandboxPhase
+    fork_time_ms: float = 0.0
+
+
+@dataclass
+class PoolStatus:
+    """A pool of a cluster: how many snapshots are ready, wanted, and on which node."""
+
+    name: str
+    ready_snapshots: int
+    desired: int
+    node_distribution: dict[str, int] = field(default_factory=dict)

@@ -7,7 +7,6 @@ form is read here by hand: the SDK carries no protobuf runtime for it.
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -34,7 +33,7 @@ def find(details: object) -> ErrorInfo | None:
         if isinstance(detail, dict) and detail.get("type") == TYPE:
             try:
                 return _parse(decode_bytes(str(detail.get("value"))))
-            except (ValueError, binascii.Error):
+            except ValueError:
                 return None
     return None
 

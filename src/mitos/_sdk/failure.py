@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Any, cast
 
 import httpx
 
 from mitos._sdk import error_info
-from mitos.errors import AgentRunError, TransportFailedError, error_for_code
+from mitos.errors import (
+    AgentRunError,
+    TransportFailedError,
+    TruncatedStreamError,
+    error_for_code,
+)
 from mitos.wire.errors import CONNECT_STATUS, TABLE, ConnectCode
 
 __all__ = [
@@ -17,8 +24,12 @@ __all__ = [
     "from_control_plane",
     "from_runtime",
     "invalid_response",
+    "is_missing_route",
+    "malformed",
     "redact",
+    "translated",
     "transport_failed",
+    "truncated",
 ]
 
 _REDACTED = "[REDACTED]"
@@ -48,7 +59,7 @@ _REMEDIATIONS = {
 _REMEDIATION_SERVER = "Try again; if it persists, look at the server's log."
 _REMEDIATION_OTHER = "Check that base_url names a Mitos server."
 
-_COMBINED: dict[type[httpx.TransportError], type[TransportFailedError]] = {}
+_CLASSES: dict[type[httpx.RequestError], type[TransportFailedError]] = {}
 
 _CONNECT_TO_CODE = {
     ConnectCode.DEADLINE_EXCEEDED: "exec_timeout",
@@ -72,18 +83,20 @@ def redact(value: Any, api_key: str | None) -> Any:
 
 def from_control_plane(status: int, body: bytes, api_key: str | None) -> AgentRunError:
     """The error of a `/v1` answer that is not 2xx."""
-    text = redact(body.decode("utf-8", "replace"), api_key)
+    text = body.decode("utf-8", "replace")
     fields: dict[str, Any] = {
         "code": _code_of_status(status),
-        "message": f"the server answered HTTP {status} ({_code_of_status(status)})",
-        "cause": text[:_BODY_LIMIT] or f"HTTP {status}",
+        "message": _message_of_status(status),
+        "cause": redact(text, api_key)[:_BODY_LIMIT] or f"HTTP {status}",
         "remediation": _remediation_of_status(status),
     }
     context: dict[str, Any] | None = None
-    error = _json_object(text).get("error")
+    error = redact(_json_object(text).get("error"), api_key)
     if isinstance(error, str):
         fields["cause"] = error
     elif isinstance(error, dict):
+        if _is_text(error.get("message")):
+            fields["cause"] = f"HTTP {status}"  # the body's text would only say it all again
         fields |= {name: error[name] for name in fields if _is_text(error.get(name))}
         context = error["context"] if isinstance(error.get("context"), dict) else None
     return error_for_code(status=status, context=context, **fields)
@@ -98,9 +111,9 @@ def from_runtime(status: int, body: bytes, api_key: str | None) -> AgentRunError
     if isinstance(content.get("error"), dict):
         return from_control_plane(status, body, api_key)
     return AgentRunError(
-        f"the server answered HTTP {status}",
+        _message_of_status(status),
         "internal_error",
-        cause=redact(text[:_BODY_LIMIT], api_key) or f"HTTP {status}",
+        cause=redact(text, api_key)[:_BODY_LIMIT] or f"HTTP {status}",
         remediation=_remediation_of_status(status),
         status=status,
     )
@@ -108,9 +121,9 @@ def from_runtime(status: int, body: bytes, api_key: str | None) -> AgentRunError
 
 def from_connect(error: dict[str, Any], api_key: str | None, *, status: int = 500) -> AgentRunError:
     """The error of a Connect error object; the catalogue code in its details wins."""
-    error = redact(error, api_key)
-    name = str(error.get("code") or "")
-    cause = str(error.get("message") or "")
+    info = error_info.find(error.get("details"))
+    name = redact(str(error.get("code") or ""), api_key)
+    cause = redact(str(error.get("message") or ""), api_key)
     try:
         connect = ConnectCode(name)
     except ValueError:
@@ -123,7 +136,6 @@ def from_connect(error: dict[str, Any], api_key: str | None, *, status: int = 50
             status=status,
         )
     status = CONNECT_STATUS[connect]
-    info = error_info.find(error.get("details"))
     row = TABLE.get(info.reason) if info else None
     if info is None or row is None:
         return error_for_code(
@@ -134,10 +146,14 @@ def from_connect(error: dict[str, Any], api_key: str | None, *, status: int = 50
             status=status,
         )
     details = dict(redact(info.metadata, api_key))
+    message = f"the sandbox service failed with {row.code}"
+    if why := details.pop("cause", ""):
+        # For clients that read nothing but the message, the server puts the cause there too.
+        message, cause = cause.removesuffix(f": {why}") or message, why
     return error_for_code(
         row.code,
-        cause or f"the sandbox service failed with {row.code}",
-        cause=details.pop("cause", "") or cause,
+        message,
+        cause=cause,
         remediation=details.pop("remediation", "") or row.remediation,
         status=row.status if connect is row.connect else status,
         context={key: _number_or_text(value) for key, value in details.items()},
@@ -158,34 +174,102 @@ def invalid_response(body: bytes, api_key: str | None) -> AgentRunError:
     )
 
 
-def transport_failed(
-    exc: httpx.TransportError, base_url: str, api_key: str | None
-) -> AgentRunError:
+def truncated(what: str) -> TruncatedStreamError:
+    """The error of a stream that ended before its last message."""
+    return TruncatedStreamError(
+        f"the {what} stream ended before its result",
+        "truncated_stream",
+        cause="the connection or the server ended in mid-answer; the outcome is not known",
+        remediation="Check the server's log; before repeating the call, look at what it did.",
+    )
+
+
+def malformed(what: str) -> AgentRunError:
+    """The error of a message whose shape is not the service's."""
+    return AgentRunError(
+        f"the server sent {what} that is not of the sandbox service's form",
+        "internal_error",
+        remediation="Check that server and SDK are of matching versions.",
+        status=500,
+    )
+
+
+def is_missing_route(error: AgentRunError) -> bool:
+    """True when the server does not know the route, rather than what the route was about."""
+    if error.status in (405, 501):
+        return True
+    message = str(error.args[0])
+    if error.status != 404 or message == _message_of_status(404):
+        return error.status == 404
+    words = message.lower()
+    names_route = "route" in words or "operation" in words
+    return names_route and "sandbox" not in words and "pool" not in words
+
+
+@contextlib.contextmanager
+def translated(base_url: str, api_key: str | None) -> Iterator[None]:
+    """The transport's errors come out as ours."""
+    try:
+        yield
+    except httpx.RequestError as exc:
+        raise transport_failed(exc, base_url, api_key) from exc
+
+
+def transport_failed(exc: httpx.RequestError, base_url: str, api_key: str | None) -> AgentRunError:
     """The error when no answer came: ours, and of the httpx class too."""
     cause = redact(str(exc) or type(exc).__name__, api_key)
-    if isinstance(exc, httpx.TimeoutException):
-        message = f"no answer from {base_url} in time"
-        remediation = "Check the server's load and log; give long work a larger timeout."
-    else:
-        message = f"cannot reach the server at {base_url}"
-        remediation = (
-            "Check that the server runs (`mitos serve`) and MITOS_BASE_URL or base_url names it."
+    message, remediation = _what_to_check(exc, base_url)
+    return _combined(type(exc), redact(message, api_key), cause, remediation, exc)
+
+
+def _what_to_check(exc: httpx.RequestError, base_url: str) -> tuple[str, str]:
+    if isinstance(exc, httpx.PoolTimeout):
+        return (
+            f"all connections to {base_url} stayed busy",
+            "Run fewer calls at once, or spread them over processes.",
         )
-    error = _class_with(type(exc))(
-        redact(message, api_key), "connection_failed", cause, remediation
+    if isinstance(exc, httpx.TimeoutException) and not isinstance(exc, httpx.ConnectTimeout):
+        return (
+            f"no answer from {base_url} in time",
+            "Check the server's load and log; give long work a larger timeout.",
+        )
+    if isinstance(exc, httpx.TransportError):
+        return (
+            f"cannot reach the server at {base_url}",
+            "Check that the server runs (`mitos serve`) and MITOS_BASE_URL or base_url names it.",
+        )
+    return (
+        f"the answer from {base_url} could not be read",
+        "Check that nothing between client and server rewrites responses.",
     )
+
+
+def _combined(
+    httpx_class: type[httpx.RequestError],
+    message: str,
+    cause: str,
+    remediation: str,
+    exc: httpx.RequestError | None = None,
+) -> TransportFailedError:
+    """An error of our class and httpx's. Also what such an error is unpickled with."""
+    error = _class_with(httpx_class)(message, "connection_failed", cause, remediation)
     # httpx keeps the request here; its own property raises without it.
     error._request = getattr(exc, "_request", None)  # type: ignore[attr-defined]
     return error
 
 
-def _class_with(httpx_class: type[httpx.TransportError]) -> type[TransportFailedError]:
+def _class_with(httpx_class: type[httpx.RequestError]) -> type[TransportFailedError]:
     """Our class and httpx's in one, made once for each of httpx's."""
-    if httpx_class not in _COMBINED:
-        bases = (TransportFailedError, httpx_class)
-        combined = type(TransportFailedError.__name__, bases, {"__doc__": httpx_class.__doc__})
-        _COMBINED[httpx_class] = cast("type[TransportFailedError]", combined)
-    return _COMBINED[httpx_class]
+    if found := _CLASSES.get(httpx_class):
+        return found
+
+    def reduce(self: TransportFailedError) -> tuple[Any, ...]:
+        return _combined, (httpx_class, self.args[0], self.cause, self.remediation)
+
+    name = TransportFailedError.__name__
+    members = {"__doc__": httpx_class.__doc__, "__module__": __name__, "__reduce__": reduce}
+    made = type(name, (TransportFailedError, httpx_class), members)
+    return _CLASSES.setdefault(httpx_class, cast("type[TransportFailedError]", made))
 
 
 def fork_timed_out(deadline_s: float) -> AgentRunError:
@@ -199,6 +283,10 @@ def fork_timed_out(deadline_s: float) -> AgentRunError:
 
 def _code_of_status(status: int) -> str:
     return _CODES.get(status) or ("server_error" if status >= 500 else "request_failed")
+
+
+def _message_of_status(status: int) -> str:
+    return f"the server answered HTTP {status} ({_code_of_status(status)})"
 
 
 def _remediation_of_status(status: int) -> str:

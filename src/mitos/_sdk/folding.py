@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Callable
 from typing import Any
 
+from mitos._sdk.failure import malformed, truncated
 from mitos._sdk.framing import decode_bytes
-from mitos.errors import ExecFailedError, ExecutionDeadlineError, TruncatedStreamError
+from mitos.errors import ExecFailedError, ExecutionDeadlineError
 from mitos.types import ExecResult, Execution, ExecutionError, FileInfo, Result
 
-__all__ = ["CodeFold", "ExecFold", "file_info", "truncated"]
+__all__ = ["CodeFold", "ExecFold", "FileFold", "file_info", "read_timeout_s"]
 
 DEADLINE_EXIT_CODE = 124
 
@@ -19,14 +19,27 @@ ResultCallback = Callable[[Result], None]
 BytesCallback = Callable[[bytes], None]
 
 
-def truncated(what: str) -> TruncatedStreamError:
-    """The error for a stream that ended before its last message."""
-    return TruncatedStreamError(
-        f"the {what} stream ended before its result",
-        "truncated_stream",
-        cause="the connection or the server ended in mid-answer; the outcome is not known",
-        remediation="Check the server's log; before repeating the call, look at what it did.",
-    )
+def read_timeout_s(timeout_s: int, default_s: int, grace_s: int) -> int:
+    """How long to wait for a command's next message: its own timeout, or the server's, and more.
+
+    The server answers at the deadline; the rest is for that answer's way.
+    """
+    return (timeout_s if timeout_s > 0 else default_s) + grace_s
+
+
+class FileFold:
+    """Collects the pieces of a file."""
+
+    def __init__(self) -> None:
+        self._content = bytearray()
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Takes the next message."""
+        self._content += _bytes(message.get("data", ""))
+
+    def result(self) -> bytes:
+        """The file, once the stream has ended."""
+        return bytes(self._content)
 
 
 class ExecFold:
@@ -53,13 +66,13 @@ class ExecFold:
         """Takes the next message."""
         for name in ("stdout", "stderr"):
             if name in message:
-                data = decode_bytes(message[name])
+                data = _bytes(message[name])
                 self._output[name].append(data)
                 if callback := self._callbacks[name]:
                     callback(data)
                 return
         if "exit" in message:
-            self._exit = message["exit"] or {}
+            self._exit = _object(message["exit"])
 
     def result(self) -> ExecResult:
         """The command's result, once the stream has ended.
@@ -78,7 +91,7 @@ class ExecFold:
                 cause=str(error),
                 remediation="Check that program and working directory exist in the sandbox.",
             )
-        exit_code = int(self._exit.get("exitCode", 0))
+        exit_code = _whole(self._exit.get("exitCode", 0))
         if exit_code == DEADLINE_EXIT_CODE:
             raise ExecutionDeadlineError(
                 f"the command did not end within {self._timeout_s} s",
@@ -90,7 +103,7 @@ class ExecFold:
             exit_code=exit_code,
             stdout=self._text("stdout"),
             stderr=self._text("stderr"),
-            exec_time_ms=float(self._exit.get("execTimeMs", 0.0)),
+            exec_time_ms=_number(self._exit.get("execTimeMs", 0.0)),
         )
 
     def _text(self, name: str) -> str:
@@ -117,19 +130,20 @@ class CodeFold:
             return
         for name in ("stdout", "stderr"):
             if name in message:
-                text = decode_bytes(message[name]).decode("utf-8", "replace")
+                text = _bytes(message[name]).decode("utf-8", "replace")
                 self._execution.logs[name].append(text)
                 if callback := self._callbacks[name]:
                     callback(text)
                 return
         if "result" in message:
-            self._take_result(message["result"] or {})
+            self._take_result(_object(message["result"]))
         elif "error" in message:
-            error = message["error"] or {}
+            error = _object(message["error"])
+            lines = error.get("traceback")
             self._execution.error = ExecutionError(
                 name=str(error.get("name", "")),
                 value=str(error.get("value", "")),
-                traceback=[str(line) for line in error.get("traceback", [])],
+                traceback=[str(line) for line in (lines if isinstance(lines, list) else [])],
             )
         elif "exitCode" in message:
             self.ended = True
@@ -145,8 +159,8 @@ class CodeFold:
         return self._execution
 
     def _take_result(self, message: dict[str, Any]) -> None:
-        data = {mime: _payload(value) for mime, value in (message.get("data") or {}).items()}
-        text = message.get("text")
+        data = {mime: _payload(value) for mime, value in _object(message.get("data")).items()}
+        text = str(message.get("text") or "")
         if text:
             data.setdefault("text/plain", text)
             self._execution.text = text
@@ -156,20 +170,50 @@ class CodeFold:
             self._on_result(shown)
 
 
-def _payload(value: str) -> str:
+def file_info(entry: Any) -> FileInfo:
+    """An entry of a listing."""
+    found = _object(entry)
+    return FileInfo(
+        name=str(found.get("name", "")),
+        is_dir=bool(found.get("isDir", False)),
+        size=_whole(found.get("size", 0)),
+        mode=_whole(found.get("mode", 0)),
+        modified_at=found.get("modifiedAtUnix"),
+    )
+
+
+def _payload(value: Any) -> str:
     """A MIME payload as text; one that does not decode is kept as it came."""
     try:
         return decode_bytes(value).decode("utf-8")
-    except (ValueError, binascii.Error):
+    except (ValueError, AttributeError):
+        return str(value)
+
+
+def _bytes(value: Any) -> bytes:
+    try:
+        return decode_bytes(value)
+    except (ValueError, AttributeError) as exc:
+        raise malformed("a message") from exc
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if isinstance(value, dict):
         return value
+    raise malformed("a message")
 
 
-def file_info(entry: dict[str, Any]) -> FileInfo:
-    """An entry of a listing."""
-    return FileInfo(
-        name=str(entry.get("name", "")),
-        is_dir=bool(entry.get("isDir", False)),
-        size=int(entry.get("size", 0)),
-        mode=int(entry.get("mode", 0)),
-        modified_at=entry.get("modifiedAtUnix"),
-    )
+def _whole(value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise malformed("a number") from exc
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as exc:
+        raise malformed("a number") from exc

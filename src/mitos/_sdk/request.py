@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
+from mitos._sdk.framing import encode_bytes
 from mitos.errors import AgentRunError, TimeoutTooLargeError
 from mitos.wire.ids import ID_PATTERN, is_valid_id
 
@@ -17,12 +19,16 @@ __all__ = [
     "checked_id",
     "child_ids",
     "exec_message",
+    "fork_body",
     "new_id",
     "new_key",
+    "pty_url",
     "template_body",
+    "write_messages",
 ]
 
 MAX_EXEC_TIMEOUT_SECONDS = 86_400
+WRITE_PIECE_BYTES = 1 << 20
 
 
 def new_id() -> str:
@@ -116,3 +122,30 @@ def template_body(
     body: dict[str, Any] = {"id": template_id, "init_wait_seconds": init_wait_seconds}
     body.update({name: value for name, value in optional.items() if value is not None})
     return body
+
+
+def fork_body(template: str, ids: list[str]) -> dict[str, Any]:
+    """The body of a live fork: as published for one child; for more, `ids` is our addition."""
+    body: dict[str, Any] = {"id": ids[0], "template": template, "pause_source": True}
+    return body if len(ids) == 1 else {**body, "ids": ids}
+
+
+def write_messages(path: str, content: str | bytes, mode: int) -> Iterator[dict[str, Any]]:
+    """The messages that write a file; an empty one has a piece too.
+
+    Raises:
+        TypeError: the content is neither text nor bytes.
+    """
+    if not isinstance(content, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"content must be str or bytes, not {type(content).__name__}")
+    data = content.encode() if isinstance(content, str) else bytes(content)
+    yield {"open": {"path": path, "mode": mode}}
+    for start in range(0, max(len(data), 1), WRITE_PIECE_BYTES):
+        yield {"data": encode_bytes(data[start : start + WRITE_PIECE_BYTES])}
+
+
+def pty_url(base_url: str, sandbox_id: str) -> str:
+    """Where a sandbox's terminals are; holds no key."""
+    scheme, rest = base_url.split("://", 1)
+    scheme = "wss" if scheme.lower() == "https" else "ws"
+    return f"{scheme}://{rest}/sandbox.v1.Sandbox/Exec?{urlencode({'sandbox': sandbox_id})}"

@@ -6,27 +6,16 @@ I/O is decided in the pure files beside this package.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlencode
 
 from mitos import pty as terminal
-from mitos._sdk import settings
+from mitos._sdk import answer, failure, request, settings
 from mitos._sdk._async.http import AsyncHttp
-from mitos._sdk.folding import CodeFold, ExecFold, file_info, truncated
-from mitos._sdk.framing import decode_bytes, encode_bytes
-from mitos._sdk.request import (
-    check_port,
-    check_timeout,
-    checked_id,
-    child_ids,
-    exec_message,
-    new_id,
-    new_key,
-    template_body,
-)
-from mitos.errors import AgentRunError
+from mitos._sdk.folding import CodeFold, ExecFold, FileFold, file_info, read_timeout_s
+from mitos.errors import AgentRunError, TransportFailedError
 from mitos.types import ExecResult, Execution, FileInfo, Network, Result
 
 __all__ = ["AsyncDirectSandbox", "AsyncDirectSandboxFiles", "AsyncSandboxServer", "create"]
@@ -34,9 +23,10 @@ __all__ = ["AsyncDirectSandbox", "AsyncDirectSandboxFiles", "AsyncSandboxServer"
 SERVER_TIMEOUT_S = 60.0
 BUILD_TIMEOUT_S = 600.0
 SANDBOX_TIMEOUT_S = 30.0
-EXEC_GRACE_S = 5
-CODE_GRACE_S = 10
-WRITE_PIECE_BYTES = 1 << 20
+EXEC_TIMEOUT_S, EXEC_GRACE_S = 30, 5
+CODE_TIMEOUT_S, CODE_GRACE_S = 60, 10
+FILE_TIMEOUT_S = 600.0
+"""Between two pieces of a file: long enough for any disk, and not for ever."""
 
 
 async def create(
@@ -72,13 +62,10 @@ async def create(
         >>> (await sb.exec("echo hello")).stdout
         'hello\n'
     """
-    sandbox_id = new_id() if id is None else checked_id(id)
+    sandbox_id = request.new_id() if id is None else request.checked_id(id)
     server = AsyncSandboxServer.from_auth(api_key, base_url)
-    try:
-        await server.ensure_template(image, network=network, workload=workload, resources=resources)
-        return await server.fork(image, sandbox_id, idempotency_key, region)
-    finally:
-        await server.aclose()
+    await server.ensure_template(image, network=network, workload=workload, resources=resources)
+    return await server.fork(image, sandbox_id, idempotency_key, region)
 
 
 class AsyncSandboxServer:
@@ -96,17 +83,6 @@ class AsyncSandboxServer:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
-    async def __aenter__(self) -> AsyncSandboxServer:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     @classmethod
     def from_auth(
         cls, api_key: str | None = None, base_url: str | None = None
@@ -119,17 +95,13 @@ class AsyncSandboxServer:
         found = settings.resolve(api_key, base_url)
         return cls(found.base_url, found.api_key)
 
-    async def aclose(self) -> None:
-        """Lets connections go. Idempotent; the server stays usable."""
-        await self._http.aclose()
-
     async def health(self) -> dict[str, Any]:
         """How the server is: `status`, `mock`, and how many templates and sandboxes it has."""
-        return dict(await self._http.call("GET", "/v1/health"))
+        return answer.members(await self._http.call("GET", "/v1/health"), self._http.api_key)
 
     async def list_templates(self) -> list[dict[str, Any]]:
         """The templates sandboxes can be started from."""
-        return list(await self._http.call("GET", "/v1/templates") or [])
+        return answer.rows(await self._http.call("GET", "/v1/templates"), self._http.api_key)
 
     async def create_template(
         self,
@@ -152,15 +124,15 @@ class AsyncSandboxServer:
             "workload": workload,
             "resources": resources,
         }
-        body = template_body(id, init_wait_seconds, optional)
-        answer = await self._http.call(
+        body = request.template_body(id, init_wait_seconds, optional)
+        made = await self._http.call(
             "POST",
             "/v1/templates",
             body,
             idempotency_key=idempotency_key,
             timeout_s=BUILD_TIMEOUT_S,
         )
-        return dict(answer or {})
+        return answer.members(made, self._http.api_key)
 
     async def ensure_template(
         self,
@@ -195,18 +167,16 @@ class AsyncSandboxServer:
         """
         body: dict[str, Any] = {
             "template": template,
-            "id": new_id() if id is None else checked_id(id),
+            "id": request.new_id() if id is None else request.checked_id(id),
         }
         if region:
             body["region"] = region
-        answer = await self._http.fork("/v1/fork", body, idempotency_key or new_key())
-        return AsyncDirectSandbox.of(answer, self._http)
+        made = await self._http.fork("/v1/fork", body, idempotency_key or request.new_key())
+        return AsyncDirectSandbox._of(answer.descriptor(made, self._http.api_key), self._http)
 
     async def list_sandboxes(self) -> list[dict[str, Any]]:
         """The sandboxes that run."""
-        answer = await self._http.call("GET", "/v1/sandboxes")
-        rows = answer.get("sandboxes") if isinstance(answer, dict) else answer
-        return list(rows or [])
+        return answer.rows(await self._http.call("GET", "/v1/sandboxes"), self._http.api_key)
 
 
 class AsyncDirectSandboxFiles:
@@ -235,16 +205,12 @@ class AsyncDirectSandboxFiles:
             NotFoundError: no such file.
             TruncatedStreamError: the answer ended before the file did.
         """
-        content, is_whole = bytearray(), False
-        async with self._http.stream(
-            "ReadFile", self._id, [{"path": path}], read_timeout_s=None
-        ) as messages:
-            async for message in messages:
-                content += decode_bytes(message.get("data", ""))
-                is_whole = is_whole or bool(message.get("eof"))
-        if not is_whole:
-            raise truncated("file")
-        return bytes(content)
+        fold = FileFold()
+        message = {"path": path}
+        await self._http.stream(
+            "ReadFile", self._id, [message], fold.take, read_timeout_s=FILE_TIMEOUT_S
+        )
+        return fold.result()
 
     async def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
         """Replaces a file in one step, making parents as needed; `mode` counts for a new file.
@@ -255,17 +221,10 @@ class AsyncDirectSandboxFiles:
         Example:
             >>> await sb.files.write("/workspace/plan.txt", "draft")
         """
-        data = content.encode() if isinstance(content, str) else bytes(content)
-        messages: list[dict[str, Any]] = [{"open": {"path": path, "mode": mode}}]
-        messages += [
-            {"data": encode_bytes(data[start : start + WRITE_PIECE_BYTES])}
-            for start in range(0, max(len(data), 1), WRITE_PIECE_BYTES)
-        ]
-        async with self._http.stream(
-            "WriteFile", self._id, messages, read_timeout_s=None
-        ) as answers:
-            async for _ in answers:
-                pass
+        messages = [*request.write_messages(path, content, mode)]
+        await self._http.stream(
+            "WriteFile", self._id, messages, lambda _: None, read_timeout_s=FILE_TIMEOUT_S
+        )
 
     async def list(self, path: str = "/") -> list[FileInfo]:
         """The entries of a directory, one level.
@@ -273,8 +232,8 @@ class AsyncDirectSandboxFiles:
         Raises:
             NotFoundError: no such directory.
         """
-        answer = await self._http.unary("List", self._id, {"parent": path})
-        return [file_info(entry) for entry in answer.get("entries", [])]
+        found = await self._http.unary("List", self._id, {"parent": path})
+        return [file_info(entry) for entry in answer.rows(found, self._http.api_key)]
 
     async def exists(self, path: str) -> bool:
         """True when there is something at the path."""
@@ -318,7 +277,7 @@ class AsyncDirectSandbox:
         api_key: str | None = None,
         _http: Any = None,
     ) -> None:
-        self.id = id
+        self.id = request.checked_id(id)
         self.template = template
         self.endpoint = endpoint
         self.fork_time_ms = fork_time_ms
@@ -326,18 +285,35 @@ class AsyncDirectSandbox:
         self.files = AsyncDirectSandboxFiles(id, self._http)
 
     @classmethod
-    def of(cls, descriptor: dict[str, Any], http: AsyncHttp) -> AsyncDirectSandbox:
-        """The handle of a sandbox a server has just described."""
-        handle = cls(
-            str(descriptor["id"]),
-            str(descriptor["template_id"]),
-            str(descriptor["endpoint"]),
+    def _of(cls, descriptor: dict[str, Any], http: AsyncHttp) -> AsyncDirectSandbox:
+        """The handle of a sandbox that a server has just described."""
+        return cls(
+            descriptor["id"],
+            descriptor["template_id"],
+            descriptor["endpoint"],
             http.base_url,
             float(descriptor["fork_time_ms"]),
             http.api_key,
+            http.client,
         )
-        handle._http.lease()
-        return handle
+
+    @classmethod
+    async def create(
+        cls,
+        image: str = "python",
+        api_key: str | None = None,
+        base_url: str | None = None,
+        id: str | None = None,  # noqa: A002  published name
+        network: Network | None = None,
+        idempotency_key: str | None = None,
+        workload: dict[str, Any] | None = None,
+        resources: dict[str, int] | None = None,
+        region: str | None = None,
+    ) -> AsyncDirectSandbox:
+        """Starts a sandbox; arguments and errors as the module's `create`."""
+        return await create(
+            image, api_key, base_url, id, network, idempotency_key, workload, resources, region
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r}, fork_time_ms={self.fork_time_ms:.2f})"
@@ -383,12 +359,9 @@ class AsyncDirectSandbox:
             'hello\n'
         """
         fold = ExecFold(timeout, on_stdout, on_stderr)
-        request = exec_message(command, timeout, cwd, env)
-        async with self._http.stream(
-            "ExecStream", self.id, [request], read_timeout_s=max(timeout, 30) + EXEC_GRACE_S
-        ) as messages:
-            async for message in messages:
-                fold.take(message)
+        message = request.exec_message(command, timeout, cwd, env)
+        wait_s = read_timeout_s(timeout, EXEC_TIMEOUT_S, EXEC_GRACE_S)
+        await self._http.stream("ExecStream", self.id, [message], fold.take, read_timeout_s=wait_s)
         return fold.result()
 
     async def run_code(
@@ -421,12 +394,12 @@ class AsyncDirectSandbox:
             '12.0'
         """
         fold = CodeFold(on_stdout, on_stderr, on_result)
-        request = {"code": code, "language": language, "timeoutSeconds": check_timeout(timeout)}
-        async with self._http.stream(
-            "RunCodeStream", self.id, [request], read_timeout_s=max(timeout, 60) + CODE_GRACE_S
-        ) as messages:
-            async for message in messages:
-                fold.take(message)
+        timeout_s = request.check_timeout(timeout)
+        message = {"code": code, "language": language, "timeoutSeconds": timeout_s}
+        wait_s = read_timeout_s(timeout, CODE_TIMEOUT_S, CODE_GRACE_S)
+        await self._http.stream(
+            "RunCodeStream", self.id, [message], fold.take, read_timeout_s=wait_s
+        )
         return fold.result()
 
     async def fork(
@@ -441,25 +414,38 @@ class AsyncDirectSandbox:
             id: the child's id; with n > 1 each gets a number behind it.
 
         Raises:
-            AgentRunError: the server could not; then it made none.
+            AgentRunError: the server could not; then none is left, unless no answer came at all.
 
         Example:
             >>> a, b = await sb.fork(2)
         """
-        ids = child_ids(n, id)
-        if not ids:
-            return []
-        path = f"/v1/sandboxes/{self.id}/fork"
-        body: dict[str, Any] = {"id": ids[0], "template": self.template, "pause_source": True}
-        if n > 1:
-            body["ids"] = ids
-        answer = await self._http.fork(path, body, new_key())
-        rows = answer.get("children") or [answer]
-        for child_id in ids[len(rows) :]:
-            # A server that does not know `ids` makes one child per request.
-            body = {"id": child_id, "template": self.template, "pause_source": True}
-            rows.append(await self._http.fork(path, body, new_key()))
-        return [AsyncDirectSandbox.of(row, self._http) for row in rows]
+        ids = request.child_ids(n, id)
+        made: list[AsyncDirectSandbox] = []
+        try:
+            while len(made) < len(ids):
+                # One request for all; a server that does not know `ids` makes one child a request.
+                wanted = ids[len(made) : len(made) + 1] if made else ids
+                rows = await self._fork(wanted)
+                made += [AsyncDirectSandbox._of(row, self._http) for row in rows]
+        except BaseException:
+            for child in made:
+                with contextlib.suppress(AgentRunError):
+                    await child.terminate()
+            raise
+        return made
+
+    async def _fork(self, ids: list[str]) -> list[dict[str, Any]]:
+        """Asks for children; a server without the route for it may have the older one."""
+        body = request.fork_body(self.template, ids)
+        try:
+            path = f"/v1/sandboxes/{self.id}/fork"
+            made = await self._http.fork(path, body, request.new_key())
+        except AgentRunError as exc:
+            if not failure.is_missing_route(exc):
+                raise
+            body = {"template": self.template, "id": ids[0], "source": self.id}
+            made = await self._http.fork("/v1/fork", body, request.new_key())
+        return answer.children(made, self._http.api_key)
 
     async def set_timeout(self, timeout_seconds: int) -> int:
         """Ends the sandbox in so many seconds, replacing an earlier deadline.
@@ -470,9 +456,9 @@ class AsyncDirectSandbox:
         Raises:
             TimeoutTooLargeError: over 86400.
         """
-        body = {"sandbox": self.id, "timeout_seconds": check_timeout(timeout_seconds)}
-        answer = await self._http.call("POST", "/v1/set_timeout", body)
-        return int((answer or {}).get("deadline_unix", 0))
+        body = {"sandbox": self.id, "timeout_seconds": request.check_timeout(timeout_seconds)}
+        reply = await self._http.call("POST", "/v1/set_timeout", body)
+        return answer.number(reply, "deadline_unix", self._http.api_key)
 
     async def pause(self) -> None:
         """Stops every process in the sandbox; nothing is lost."""
@@ -488,42 +474,52 @@ class AsyncDirectSandbox:
         Raises:
             ValueError: the port is none, or the server gave no URL.
         """
-        body = {"sandbox": self.id, "port": check_port(port)}
-        answer = await self._http.call("POST", "/v1/preview", body)
-        url = str((answer or {}).get("url") or "")
-        if not url:
+        body = {"sandbox": self.id, "port": request.check_port(port)}
+        reply = await self._http.call("POST", "/v1/preview", body)
+        url = answer.members(reply, self._http.api_key).get("url")
+        if not isinstance(url, str) or not url:
             raise ValueError("the server gave no preview URL")
         return url
 
     def pty_url(self) -> str:
         """The WebSocket address of a terminal; holds no key."""
-        origin = self._http.base_url.replace("http", "ws", 1)
-        return f"{origin}/sandbox.v1.Sandbox/Exec?{urlencode({'sandbox': self.id})}"
+        return request.pty_url(self._http.base_url, self.id)
 
-    async def create_pty(
+    async def pty(
         self, on_data: Callable[[bytes], None], cols: int = 80, rows: int = 24
     ) -> terminal.AsyncPtyHandle:
-        """Opens a terminal with a shell.
+        r"""Opens a terminal with a shell.
 
         Args:
             on_data: called with what the terminal shows, as bytes.
             cols: width in characters.
             rows: height in characters.
+
+        Example:
+            >>> terminal = await sb.pty(lambda data: print(data.decode(), end=""))
+            >>> await terminal.send_input(b"exit 7\n")
+            >>> await terminal.wait()
+            7
         """
         return await terminal.AsyncPtyHandle.connect(
             self.pty_url(), self._http.api_key, on_data, cols, rows
         )
 
+    async def create_pty(
+        self, on_data: Callable[[bytes], None], cols: int = 80, rows: int = 24
+    ) -> terminal.AsyncPtyHandle:
+        """The same as `pty`, under its other published name."""
+        return await self.pty(on_data, cols, rows)
+
     async def terminate(self) -> None:
         """Ends the sandbox; one that is gone already is fine.
 
         Raises:
-            AgentRunError: the server could not be reached.
+            TransportFailedError: the server could not be reached.
         """
         try:
             await self._http.call("DELETE", f"/v1/sandboxes/{self.id}")
-        except AgentRunError as exc:
-            if exc.status is None:
-                raise
-        finally:
-            await self._http.aclose()
+        except TransportFailedError:
+            raise
+        except AgentRunError:
+            return

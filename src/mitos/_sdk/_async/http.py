@@ -5,22 +5,25 @@ The only file that touches the transport. Every failure comes out as `AgentRunEr
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, aclosing
+from typing import Any, cast
 
 import httpx
 
-from mitos._sdk import failure, pool
+from mitos._sdk import answer, failure, pool
 from mitos._sdk.framing import FrameReader, encode_frame
-from mitos._sdk.settings import checked_url
+from mitos._sdk.settings import checked_key, checked_url
+from mitos.errors import AgentRunError
 
 __all__ = ["AsyncHttp"]
 
 RUNTIME_PATH = "/sandbox.v1.Sandbox/"
 FORK_TIMEOUT_S = 130.0
 CONNECT_TIMEOUT_S = 10.0
+
+_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+"""How a connection breaks that was there; the server may or may not have seen the request."""
 
 
 class AsyncHttp:
@@ -42,24 +45,9 @@ class AsyncHttp:
         client: httpx.AsyncClient | None = None,
     ) -> None:
         self.base_url = checked_url(base_url)
-        self.api_key = api_key
+        self.api_key = checked_key(api_key)
+        self.client = client
         self._timeout_s = timeout_s
-        self._client = client
-        self._is_leased = False
-        self._is_closed = False
-
-    def lease(self) -> None:
-        """Keeps the shared connections open until `aclose`."""
-        if self._client is None and not self._is_leased:
-            pool.lease_async()
-            self._is_leased = True
-
-    async def aclose(self) -> None:
-        """Lets the shared connections go; later calls still work. Idempotent."""
-        self._is_closed = True
-        if self._is_leased:
-            self._is_leased = False
-            await pool.release_async()
 
     def __repr__(self) -> str:
         return f"AsyncHttp({self.base_url!r})"
@@ -79,32 +67,23 @@ class AsyncHttp:
             AgentRunError: the server's error, or no answer.
         """
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        response = await self._send(method, path, headers, body, timeout_s or self._timeout_s)
+        response = await self._request(method, path, headers, body, timeout_s or self._timeout_s)
         if not response.is_success:
             raise failure.from_control_plane(response.status_code, response.content, self.api_key)
-        if not response.content:
-            return None
-        try:
-            return response.json()
-        except ValueError as exc:
-            raise failure.invalid_response(response.content, self.api_key) from exc
+        return answer.content(response.content, self.api_key)
 
-    async def fork(self, path: str, body: dict[str, Any], idempotency_key: str) -> dict[str, Any]:
+    async def fork(self, path: str, body: dict[str, Any], idempotency_key: str) -> Any:
         """A creating route, which may take longer than others.
 
         Raises:
             AgentRunError: also `fork_unavailable` when it does not answer in time.
         """
         try:
-            answer = await self.call(
+            return await self.call(
                 "POST", path, body, idempotency_key=idempotency_key, timeout_s=FORK_TIMEOUT_S
             )
-        except httpx.ReadTimeout as exc:
+        except httpx.TimeoutException as exc:
             raise failure.fork_timed_out(FORK_TIMEOUT_S) from exc
-        needed = ("id", "template_id", "endpoint", "fork_time_ms")
-        if not isinstance(answer, dict) or any(name not in answer for name in needed):
-            raise failure.invalid_response(json.dumps(answer).encode(), self.api_key)
-        return answer
 
     async def unary(self, method: str, sandbox_id: str, message: dict[str, Any]) -> dict[str, Any]:
         """A unary runtime call.
@@ -113,59 +92,100 @@ class AsyncHttp:
             AgentRunError: the server's error, or no answer.
         """
         headers = {"X-Sandbox-Id": sandbox_id}
-        response = await self._send(
+        response = await self._request(
             "POST", RUNTIME_PATH + method, headers, message, self._timeout_s
         )
         if not response.is_success:
             raise failure.from_runtime(response.status_code, response.content, self.api_key)
-        if not response.content:
-            return {}
-        try:
-            answer = response.json()
-        except ValueError as exc:
-            raise failure.invalid_response(response.content, self.api_key) from exc
-        return answer if isinstance(answer, dict) else {}
+        return answer.members(answer.content(response.content, self.api_key), self.api_key)
 
-    @asynccontextmanager
     async def stream(
         self,
         method: str,
         sandbox_id: str,
         messages: list[dict[str, Any]],
+        take: Callable[[dict[str, Any]], None],
         *,
-        read_timeout_s: float | None,
-    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """A streaming runtime call: the answer's messages as they come.
+        read_timeout_s: float,
+    ) -> None:
+        """A streaming runtime call; `take` gets each message of the answer as it comes.
 
-        Leaving the context early closes the connection, which ends the call on the server.
+        It is sent once, whatever happens: the server may have begun. When `take` raises, the
+        connection is closed, which ends the call on the server.
 
         Raises:
-            AgentRunError: the server's error, at whatever point of the stream it comes.
+            AgentRunError: the server's error, at whatever point of the stream it comes;
+                `truncated_stream` when the stream does not come to its end.
         """
-        headers = {"Content-Type": "application/connect+json", "X-Sandbox-Id": sandbox_id}
-        async with (
-            self._connection() as client,
-            client.stream(
-                "POST",
-                self.base_url + RUNTIME_PATH + method,
-                headers={**self._auth(), **headers},
-                content=b"".join(encode_frame(message) for message in messages),
-                timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S),
-            ) as response,
-        ):
-            if not response.is_success:
-                content = await response.aread()
-                raise failure.from_runtime(response.status_code, content, self.api_key)
-            yield self._messages(response)
+        client = self.client or pool.async_client()
+        request = client.build_request(
+            "POST",
+            self.base_url + RUNTIME_PATH + method,
+            headers={
+                **self._auth(),
+                "Content-Type": "application/connect+json",
+                "X-Sandbox-Id": sandbox_id,
+            },
+            content=b"".join(encode_frame(message) for message in messages),
+            timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S),
+        )
+        with self._translated():
+            response = await client.send(request, stream=True)
+        try:
+            await self._receive(response, method, take)
+        finally:
+            await response.aclose()
 
-    async def _messages(self, response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    async def _receive(
+        self, response: httpx.Response, method: str, take: Callable[[dict[str, Any]], None]
+    ) -> None:
+        if not response.is_success or response.headers.get("content-type", "").startswith("text/"):
+            with self._translated():
+                body = await response.aread()
+            if response.is_success:
+                raise failure.invalid_response(body, self.api_key)
+            raise failure.from_runtime(response.status_code, body, self.api_key)
         reader = FrameReader()
-        # Read to the end of the body, past the end frame, so that the connection can be used again.
-        async for chunk in response.aiter_bytes():
-            for message in reader.feed(chunk):
-                yield message
+        body_chunks = cast("AsyncGenerator[bytes]", response.aiter_bytes())
+        async with aclosing(body_chunks) as chunks:
+            # Up to the end of the body, so that the connection can be used again. Nothing may
+            # come after the end of the stream; if something does, the rest is not waited for.
+            while (chunk := await self._next(chunks, reader)) and not reader.ended:
+                for message in reader.feed(chunk):
+                    take(message)
         if reader.error is not None:
             raise failure.from_connect(reader.error, self.api_key)
+        if not reader.ended:
+            raise failure.truncated(method)
+
+    async def _next(self, chunks: AsyncGenerator[bytes], reader: FrameReader) -> bytes:
+        """The next piece of a body; empty at its end, and for what breaks after the last frame."""
+        try:
+            with self._translated():
+                return await anext(chunks, b"")
+        except AgentRunError:
+            if reader.ended:
+                return b""
+            raise
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: dict[str, Any] | None,
+        timeout_s: float,
+    ) -> httpx.Response:
+        """Sends a request, and once more when the connection broke before an answer.
+
+        Everything that goes through here may be repeated: it reads, sets what is set already, or
+        carries an idempotency key.
+        """
+        with self._translated():
+            try:
+                return await self._send(method, path, headers, body, timeout_s)
+            except _BROKEN:
+                return await self._send(method, path, headers, body, timeout_s)
 
     async def _send(
         self,
@@ -175,28 +195,17 @@ class AsyncHttp:
         body: dict[str, Any] | None,
         timeout_s: float,
     ) -> httpx.Response:
-        async with self._connection() as client:
-            return await client.request(
-                method,
-                self.base_url + path,
-                headers={**self._auth(), **headers},
-                json=body,
-                timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
-            )
+        client = self.client or pool.async_client()
+        return await client.request(
+            method,
+            self.base_url + path,
+            headers={**self._auth(), **headers},
+            json=body,
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
+        )
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[httpx.AsyncClient]:
-        """The client for one call; the transport's errors come out as ours."""
-        if not self._is_closed:
-            self.lease()
-        client = self._client or pool.lease_async()
-        try:
-            yield client
-        except httpx.TransportError as exc:
-            raise failure.transport_failed(exc, self.base_url, self.api_key) from exc
-        finally:
-            if self._client is None:
-                await pool.release_async()
+    def _translated(self) -> AbstractContextManager[None]:
+        return failure.translated(self.base_url, self.api_key)
 
     def _auth(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}

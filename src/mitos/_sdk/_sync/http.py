@@ -6,22 +6,25 @@ The only file that touches the transport. Every failure comes out as `AgentRunEr
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing
+from typing import Any, cast
 
 import httpx
 
-from mitos._sdk import failure, pool
+from mitos._sdk import answer, failure, pool
 from mitos._sdk.framing import FrameReader, encode_frame
-from mitos._sdk.settings import checked_url
+from mitos._sdk.settings import checked_key, checked_url
+from mitos.errors import AgentRunError
 
 __all__ = ["Http"]
 
 RUNTIME_PATH = "/sandbox.v1.Sandbox/"
 FORK_TIMEOUT_S = 130.0
 CONNECT_TIMEOUT_S = 10.0
+
+_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
+"""How a connection breaks that was there; the server may or may not have seen the request."""
 
 
 class Http:
@@ -43,24 +46,9 @@ class Http:
         client: httpx.Client | None = None,
     ) -> None:
         self.base_url = checked_url(base_url)
-        self.api_key = api_key
+        self.api_key = checked_key(api_key)
+        self.client = client
         self._timeout_s = timeout_s
-        self._client = client
-        self._is_leased = False
-        self._is_closed = False
-
-    def lease(self) -> None:
-        """Keeps the shared connections open until `close`."""
-        if self._client is None and not self._is_leased:
-            pool.lease_sync()
-            self._is_leased = True
-
-    def close(self) -> None:
-        """Lets the shared connections go; later calls still work. Idempotent."""
-        self._is_closed = True
-        if self._is_leased:
-            self._is_leased = False
-            pool.release_sync()
 
     def __repr__(self) -> str:
         return f"Http({self.base_url!r})"
@@ -80,32 +68,23 @@ class Http:
             AgentRunError: the server's error, or no answer.
         """
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        response = self._send(method, path, headers, body, timeout_s or self._timeout_s)
+        response = self._request(method, path, headers, body, timeout_s or self._timeout_s)
         if not response.is_success:
             raise failure.from_control_plane(response.status_code, response.content, self.api_key)
-        if not response.content:
-            return None
-        try:
-            return response.json()
-        except ValueError as exc:
-            raise failure.invalid_response(response.content, self.api_key) from exc
+        return answer.content(response.content, self.api_key)
 
-    def fork(self, path: str, body: dict[str, Any], idempotency_key: str) -> dict[str, Any]:
+    def fork(self, path: str, body: dict[str, Any], idempotency_key: str) -> Any:
         """A creating route, which may take longer than others.
 
         Raises:
             AgentRunError: also `fork_unavailable` when it does not answer in time.
         """
         try:
-            answer = self.call(
+            return self.call(
                 "POST", path, body, idempotency_key=idempotency_key, timeout_s=FORK_TIMEOUT_S
             )
-        except httpx.ReadTimeout as exc:
+        except httpx.TimeoutException as exc:
             raise failure.fork_timed_out(FORK_TIMEOUT_S) from exc
-        needed = ("id", "template_id", "endpoint", "fork_time_ms")
-        if not isinstance(answer, dict) or any(name not in answer for name in needed):
-            raise failure.invalid_response(json.dumps(answer).encode(), self.api_key)
-        return answer
 
     def unary(self, method: str, sandbox_id: str, message: dict[str, Any]) -> dict[str, Any]:
         """A unary runtime call.
@@ -114,59 +93,100 @@ class Http:
             AgentRunError: the server's error, or no answer.
         """
         headers = {"X-Sandbox-Id": sandbox_id}
-        response = self._send(
+        response = self._request(
             "POST", RUNTIME_PATH + method, headers, message, self._timeout_s
         )
         if not response.is_success:
             raise failure.from_runtime(response.status_code, response.content, self.api_key)
-        if not response.content:
-            return {}
-        try:
-            answer = response.json()
-        except ValueError as exc:
-            raise failure.invalid_response(response.content, self.api_key) from exc
-        return answer if isinstance(answer, dict) else {}
+        return answer.members(answer.content(response.content, self.api_key), self.api_key)
 
-    @contextmanager
     def stream(
         self,
         method: str,
         sandbox_id: str,
         messages: list[dict[str, Any]],
+        take: Callable[[dict[str, Any]], None],
         *,
-        read_timeout_s: float | None,
-    ) -> Iterator[Iterator[dict[str, Any]]]:
-        """A streaming runtime call: the answer's messages as they come.
+        read_timeout_s: float,
+    ) -> None:
+        """A streaming runtime call; `take` gets each message of the answer as it comes.
 
-        Leaving the context early closes the connection, which ends the call on the server.
+        It is sent once, whatever happens: the server may have begun. When `take` raises, the
+        connection is closed, which ends the call on the server.
 
         Raises:
-            AgentRunError: the server's error, at whatever point of the stream it comes.
+            AgentRunError: the server's error, at whatever point of the stream it comes;
+                `truncated_stream` when the stream does not come to its end.
         """
-        headers = {"Content-Type": "application/connect+json", "X-Sandbox-Id": sandbox_id}
-        with (
-            self._connection() as client,
-            client.stream(
-                "POST",
-                self.base_url + RUNTIME_PATH + method,
-                headers={**self._auth(), **headers},
-                content=b"".join(encode_frame(message) for message in messages),
-                timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S),
-            ) as response,
-        ):
-            if not response.is_success:
-                content = response.read()
-                raise failure.from_runtime(response.status_code, content, self.api_key)
-            yield self._messages(response)
+        client = self.client or pool.sync_client()
+        request = client.build_request(
+            "POST",
+            self.base_url + RUNTIME_PATH + method,
+            headers={
+                **self._auth(),
+                "Content-Type": "application/connect+json",
+                "X-Sandbox-Id": sandbox_id,
+            },
+            content=b"".join(encode_frame(message) for message in messages),
+            timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S),
+        )
+        with self._translated():
+            response = client.send(request, stream=True)
+        try:
+            self._receive(response, method, take)
+        finally:
+            response.close()
 
-    def _messages(self, response: httpx.Response) -> Iterator[dict[str, Any]]:
+    def _receive(
+        self, response: httpx.Response, method: str, take: Callable[[dict[str, Any]], None]
+    ) -> None:
+        if not response.is_success or response.headers.get("content-type", "").startswith("text/"):
+            with self._translated():
+                body = response.read()
+            if response.is_success:
+                raise failure.invalid_response(body, self.api_key)
+            raise failure.from_runtime(response.status_code, body, self.api_key)
         reader = FrameReader()
-        # Read to the end of the body, past the end frame, so that the connection can be used again.
-        for chunk in response.iter_bytes():
-            for message in reader.feed(chunk):
-                yield message
+        body_chunks = cast("Generator[bytes]", response.iter_bytes())
+        with closing(body_chunks) as chunks:
+            # Up to the end of the body, so that the connection can be used again. Nothing may
+            # come after the end of the stream; if something does, the rest is not waited for.
+            while (chunk := self._next(chunks, reader)) and not reader.ended:
+                for message in reader.feed(chunk):
+                    take(message)
         if reader.error is not None:
             raise failure.from_connect(reader.error, self.api_key)
+        if not reader.ended:
+            raise failure.truncated(method)
+
+    def _next(self, chunks: Generator[bytes], reader: FrameReader) -> bytes:
+        """The next piece of a body; empty at its end, and for what breaks after the last frame."""
+        try:
+            with self._translated():
+                return next(chunks, b"")
+        except AgentRunError:
+            if reader.ended:
+                return b""
+            raise
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: dict[str, Any] | None,
+        timeout_s: float,
+    ) -> httpx.Response:
+        """Sends a request, and once more when the connection broke before an answer.
+
+        Everything that goes through here may be repeated: it reads, sets what is set already, or
+        carries an idempotency key.
+        """
+        with self._translated():
+            try:
+                return self._send(method, path, headers, body, timeout_s)
+            except _BROKEN:
+                return self._send(method, path, headers, body, timeout_s)
 
     def _send(
         self,
@@ -176,28 +196,17 @@ class Http:
         body: dict[str, Any] | None,
         timeout_s: float,
     ) -> httpx.Response:
-        with self._connection() as client:
-            return client.request(
-                method,
-                self.base_url + path,
-                headers={**self._auth(), **headers},
-                json=body,
-                timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
-            )
+        client = self.client or pool.sync_client()
+        return client.request(
+            method,
+            self.base_url + path,
+            headers={**self._auth(), **headers},
+            json=body,
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
+        )
 
-    @contextmanager
-    def _connection(self) -> Iterator[httpx.Client]:
-        """The client for one call; the transport's errors come out as ours."""
-        if not self._is_closed:
-            self.lease()
-        client = self._client or pool.lease_sync()
-        try:
-            yield client
-        except httpx.TransportError as exc:
-            raise failure.transport_failed(exc, self.base_url, self.api_key) from exc
-        finally:
-            if self._client is None:
-                pool.release_sync()
+    def _translated(self) -> AbstractContextManager[None]:
+        return failure.translated(self.base_url, self.api_key)
 
     def _auth(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
