@@ -625,7 +625,7 @@ def _engine_errors(what: str) -> Iterator[None]:
 def _sole_owner(home: Path) -> Iterator[None]:
     """Two servers with one home would remove each other's sandboxes: the second is refused."""
     try:
-        with lock.held(home / "lock"):
+        with lock.held(home / "server.lock"):
             yield
     except lock.LockedError as exc:
         raise ApiError(
