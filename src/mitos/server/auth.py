@@ -24,7 +24,7 @@ def authorize(header: str | None, api_key: str | None) -> None:
     if api_key is None:
         return
     given = header[len(_SCHEME) :] if header and header.startswith(_SCHEME) else ""
-    if not given or not hmac.compare_digest(given.encode(), api_key.encode()):
+    if not given or not hmac.compare_digest(given.encode("utf-8", "replace"), api_key.encode()):
         raise ApiError("unauthorized", "the bearer key is missing or wrong")
 
 

@@ -1,0 +1,98 @@
+"""The log: one line a request, with nothing in it that a client could choose freely."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.server import calling
+from tests.server.serving import Server, raw
+from tests.server.waiting import until
+
+Lines = Callable[[], list[str]]
+
+LINE = re.compile(
+    r"request=[0-9a-f]{12} method=\S+ op=\S+ sandbox=\S+ status=\d+ code=\S+ ms=\d+\.\d"
+)
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Lines:
+    """What the journal has written so far."""
+    caplog.set_level(logging.INFO, logger="mitos.server.journal")
+
+    def written() -> list[str]:
+        return [
+            record.getMessage()
+            for record in list(caplog.records)
+            if record.name == "mitos.server.journal"
+        ]
+
+    return written
+
+
+def only_line(lines: Lines) -> str:
+    """The line of one request; it may come just after the answer."""
+    until(lambda: len(lines()) == 1)
+    (line,) = lines()
+    assert LINE.fullmatch(line), line
+    return line
+
+
+def test_a_route_is_logged_with_its_sandbox(server: Server, sandbox: str, lines: Lines) -> None:
+    count = len(lines())
+    server.get(f"/v1/sandboxes/{sandbox}")
+
+    until(lambda: len(lines()) == count + 1)
+    line = lines()[-1]
+    assert "method=GET op=/v1/sandboxes/* " in line
+    assert f"sandbox={sandbox} status=200 code=- " in line
+
+
+def test_a_sandbox_named_in_the_body_is_logged(server: Server, sandbox: str, lines: Lines) -> None:
+    count = len(lines())
+    server.post("/v1/pause", json={"sandbox": sandbox})
+
+    until(lambda: len(lines()) == count + 1)
+    assert f"op=/v1/pause sandbox={sandbox} status=200" in lines()[-1]
+
+
+def test_a_failure_is_logged_with_its_code(server: Server, lines: Lines) -> None:
+    server.post("/v1/fork", json={"template": "none", "id": "x"})
+
+    assert "status=404 code=not_found" in only_line(lines)
+
+
+def test_a_failed_stream_is_logged_with_its_code(server: Server, lines: Lines) -> None:
+    calling.stream(server, "ExecStream", "nobody", {"command": "true"})
+
+    line = only_line(lines)
+    assert "op=/sandbox.v1.Sandbox/ExecStream sandbox=nobody status=200 code=not_found" in line
+
+
+def test_a_broken_frame_is_logged_with_its_code(server: Server, lines: Lines) -> None:
+    headers = {"Content-Type": calling.JSON_STREAM, "X-Sandbox-Id": "nobody"}
+    server.post(f"{calling.SERVICE}/ExecStream", content=b"\x40\0\0\0\0", headers=headers)
+
+    assert "status=200 code=invalid_argument" in only_line(lines)
+
+
+def test_the_number_of_the_line_is_in_the_answer(server: Server, lines: Lines) -> None:
+    answer = server.get("/v1/nothing")
+
+    assert f"request={answer.headers['x-request-id']} " in only_line(lines)
+
+
+def test_a_client_cannot_write_lines_or_fields(server: Server, lines: Lines) -> None:
+    path = b"/v1/sandboxes/x%0Arequest=1%20status=200/fork%0D%0Aop=%C3%A9"
+    request = b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nX-Sandbox-Id: a status=1\r\n\r\n"
+    with raw(server, request) as connection:
+        connection.recv(1000)
+
+    line = only_line(lines)
+    assert "\n" not in line
+    assert "sandbox=- " in line
+    assert 1 == line.count("status=")
