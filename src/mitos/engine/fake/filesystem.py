@@ -27,11 +27,20 @@ _PROTECTED = ("/", "/proc", "/sys", "/dev")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is at a path."""
+    """What is at a path.
+
+    Attributes:
+        mode: as `st_mode`.
+        modified_at: unix seconds.
+        pieces: a file's content; many, so that a file can grow without being copied.
+        length_bytes: of all pieces.
+        target: of a link.
+    """
 
     mode: int
     modified_at: int
-    content: bytes = b""
+    pieces: tuple[bytes, ...] = ()
+    length_bytes: int = 0
     target: str = ""
 
     @property
@@ -52,7 +61,12 @@ class Entry:
     @property
     def size_bytes(self) -> int:
         """As `stat` gives it."""
-        return len(os.fsencode(self.target)) if self.is_link else len(self.content)
+        return len(os.fsencode(self.target)) if self.is_link else self.length_bytes
+
+    @property
+    def content(self) -> bytes:
+        """The whole of a file."""
+        return b"".join(self.pieces)
 
 
 def fail(number: int, path: str) -> OSError:
@@ -78,7 +92,7 @@ class FileSystem:
     @property
     def size_bytes(self) -> int:
         """What all files hold together."""
-        return sum(len(entry.content) for entry in self._entries.values())
+        return sum(entry.length_bytes for entry in self._entries.values())
 
     def locate(self, path: str, *, cwd: str = WORKSPACE, follow: bool = True) -> str:
         """The absolute path without links; only its last part may be missing.
@@ -134,9 +148,7 @@ class FileSystem:
             raise fail(errno.EISDIR, path)
         if entry.is_device:
             return _device_content(full)
-        content = entry.content
-        starts = range(0, len(content), CHUNK_BYTES)
-        return (content[start : start + CHUNK_BYTES] for start in starts)
+        return iter(entry.pieces)
 
     def write(
         self,
@@ -155,11 +167,15 @@ class FileSystem:
             raise fail(errno.EISDIR, path)
         if old.is_device:
             return
-        if append:
-            content = old.content + content
-        if self.size_bytes - len(old.content) + len(content) > self.limit_bytes:
+        kept = list(old.pieces) if append else []
+        length_bytes = len(content) + (old.length_bytes if append else 0)
+        if self.size_bytes - old.length_bytes + length_bytes > self.limit_bytes:
             raise fail(errno.ENOSPC, path)
-        self._put(full, replace(old, content=content, modified_at=_now()))
+        if kept and len(kept[-1]) + len(content) <= CHUNK_BYTES:
+            content = kept.pop() + content
+        starts = range(0, len(content), CHUNK_BYTES)
+        pieces = (*kept, *(content[start : start + CHUNK_BYTES] for start in starts))
+        self._put(full, replace(old, pieces=pieces, length_bytes=length_bytes, modified_at=_now()))
 
     def make_directory(
         self, path: str, *, cwd: str = WORKSPACE, mode: int = 0, parents: bool = True
@@ -221,10 +237,10 @@ class FileSystem:
 
     def entries(self, path: str, *, cwd: str = WORKSPACE) -> list[tuple[str, Entry]]:
         """The entries of a folder as path and entry, sorted; for anything else, that one."""
+        itself = self.stat(path, cwd=cwd)
         full = self.locate(path, cwd=cwd)
-        if not self.stat(full).is_directory:
-            full = self.locate(path, cwd=cwd, follow=False)
-            return [(full, self._entries[full])]
+        if full not in self._entries or not self._entries[full].is_directory:
+            return [(self.locate(path, cwd=cwd, follow=False), itself)]
         children = (n for n in self._entries if n != "/" and posixpath.dirname(n) == full)
         return [(name, self._entries[name]) for name in sorted(children, key=os.fsencode)]
 

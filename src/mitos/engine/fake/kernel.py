@@ -1,7 +1,7 @@
 """The fake guest's code kernel: cells run one at a time in a thread of this process.
 
 The thread holds a lock, the turn, whenever Python code of the cell runs, and gives it up between
-two lines when somebody wants the namespace to stand still: a checkpoint or a pause. The same trace
+two steps when somebody wants the namespace to stand still: a checkpoint or a pause. The same trace
 function raises in the cell at its deadline or when it is cancelled. A cell stuck inside one long
 call of C code cannot be reached; it is given up with its state after a grace time.
 """
@@ -54,7 +54,7 @@ class _Cell:
         self.events: asyncio.Queue[KernelEvent] = asyncio.Queue()
 
     def cancel(self) -> None:
-        """Ends it at its next line."""
+        """Ends it at its next step."""
         self._is_canceled = True
 
     def taken(self) -> None:
@@ -267,6 +267,8 @@ class Kernel:
         def trace(frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG001
             if frame.f_code.co_filename.startswith(_OWN_FOLDER):
                 return None
+            if frame.f_code.co_filename.startswith("<cell"):
+                frame.f_trace_opcodes = True  # a loop on one line has no events of lines
             if turn.offer():
                 cell.check()
             return trace

@@ -22,6 +22,7 @@ Namespace = dict[str, Any]
 _NAMESPACE = "namespace"
 _MODULE = "module"
 _BUILTIN = "builtin"
+_HEAP_TYPE = 1 << 9  # a class made by a class statement, not one of the interpreter's own
 _HIDDEN = ("__dict__", "__weakref__", "__module__", "__qualname__", "__slots__", "__orig_bases__")
 
 
@@ -90,12 +91,12 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, types.FunctionType) and not _is_importable(obj):
             return self._reduce_function(obj)
-        if type(obj) is type and not _is_importable(obj):
+        if type(obj) is type and obj.__flags__ & _HEAP_TYPE and not _is_importable(obj):
             return _reduce_class(obj)
         if isinstance(obj, types.CellType):
-            return (types.CellType, (), _cell_content(obj), None, None, _fill_cell)
+            return (_new_cell, (), _cell_content(obj), None, None, _fill_cell)
         if isinstance(obj, types.MappingProxyType):
-            return (types.MappingProxyType, (dict(obj),))
+            return (_new_view, (dict(obj),))
         if isinstance(obj, (property, staticmethod, classmethod)):
             return _reduce_descriptor(obj)
         return NotImplemented
@@ -153,6 +154,14 @@ def _new_function(
     code: bytes, namespace: Namespace, name: str, closure: tuple[types.CellType, ...] | None
 ) -> types.FunctionType:
     return types.FunctionType(marshal.loads(code), namespace, name, None, closure)  # noqa: S302  ours
+
+
+def _new_cell() -> types.CellType:
+    return types.CellType()
+
+
+def _new_view(content: Namespace) -> types.MappingProxyType[str, Any]:
+    return types.MappingProxyType(content)
 
 
 def _cell_content(cell: types.CellType) -> tuple[Any, ...]:

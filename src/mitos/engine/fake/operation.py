@@ -43,6 +43,7 @@ __all__ = ["serve"]
 CODE_LIMIT_BYTES = 32 << 20
 _EVENT = struct.Struct("!IB")
 _LENGTH = struct.Struct("!I")
+_ON_PATHS = range(Operation.READ_FILE, Operation.REMOVE + 1)
 _HARMLESS = (signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH)
 
 
@@ -60,6 +61,8 @@ async def serve(guest: Guest, stream: Stream, asked: Operation) -> Fields:
     for tag, value in stream.fields.items:
         if tag in (Tag.PATH, Tag.ARG, Tag.ENV, Tag.CWD) and b"\0" in value:
             raise LinkError("a path, argument or variable holds a NUL byte")
+    if asked in _ON_PATHS and not stream.fields.get_raw(Tag.PATH):
+        raise LinkError("an operation on a path without a path")
     return await _HANDLERS[asked](guest, stream)
 
 

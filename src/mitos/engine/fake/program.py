@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import posixpath
 import re
 import stat
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from mitos.engine.fake.filesystem import FileSystem
+from mitos.engine.fake.filesystem import FileSystem, fail
 from mitos.engine.fake.process import FileSource, Process, Source, whole
 
 __all__ = ["PROGRAMS", "Program"]
@@ -320,8 +321,12 @@ def _sources(process: Process, files: FileSystem, paths: list[str]) -> Iterable[
     for path in paths or ["-"]:
         if path == "-":
             yield process.stdin
-        else:
-            yield FileSource(files, files.locate(path, cwd=process.cwd))
+            continue
+        try:
+            source = FileSource(files, files.locate(path, cwd=process.cwd))
+        except OSError as exc:
+            raise fail(exc.errno or errno.EIO, path) from exc
+        yield source
 
 
 def _options(words: list[str], *, with_value: str = "") -> tuple[dict[str, str], list[str]]:

@@ -148,7 +148,7 @@ def parse(text: str) -> list[Statement]:
     return list(statements)
 
 
-def end_of_part(text: str, start: int) -> int:  # noqa: PLR0911
+def end_of_part(text: str, start: int) -> int:
     """Where the quoted or expanded part of a word that begins at `start` ends.
 
     Raises:
@@ -161,8 +161,6 @@ def end_of_part(text: str, start: int) -> int:  # noqa: PLR0911
         return _index(text, opening, start + 1) + 1
     if opening == '"':
         return _end_of_nested(text, start + 1, '"')
-    if text.startswith("$((", start):
-        return _end_of_nested(text, start + 2, ")") + 1
     if text.startswith("$(", start):
         return _end_of_nested(text, start + 2, ")")
     if text.startswith("${", start):
