@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import time
 
 import pytest
 
 from mitos.engine.base import EngineError, MachineEnd, Snapshot
-from mitos.engine.fake import FakeEngine
+from mitos.engine.fake import FakeEngine, persist
 from tests.engine.fake.conftest import Bench, Sandbox
 
 
@@ -35,6 +36,17 @@ async def test_a_damaged_snapshot_is_refused(
         await bench.restore(snapshot)
 
     assert [sandbox.machine.id] == list(bench.engine.machines)
+
+
+@pytest.mark.parametrize("body", [b"no pickle", pickle.dumps("another value"), b"cnosuch\nname\n."])
+async def test_a_whole_snapshot_of_something_else_is_refused(
+    bench: Bench, sandbox: Sandbox, body: bytes
+) -> None:
+    snapshot = await bench.checkpoint(sandbox)
+    persist.write(snapshot.directory, body)
+
+    with pytest.raises(EngineError):
+        await bench.restore(snapshot)
 
 
 async def test_a_snapshot_can_be_restored_by_another_engine(bench: Bench, sandbox: Sandbox) -> None:

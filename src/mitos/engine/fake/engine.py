@@ -48,8 +48,8 @@ class FakeEngine:
 
     @property
     def snapshot_format(self) -> str:
-        """The version of `persist`."""
-        return "fake-1"
+        """As `persist` says."""
+        return persist.FORMAT
 
     async def probe(self) -> Probe:
         """Always usable."""

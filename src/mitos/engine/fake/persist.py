@@ -3,7 +3,7 @@
     magic 8 bytes | length u64 | BLAKE2b-256 of the body | body, a pickle of `SavedGuest`
 
 The file is the engine's own, in a folder of its caller: the checksum notices damage, not malice. It
-is read by the process that wrote it, or one of the same version of this program.
+is read by the process that wrote it, or one with the same `FORMAT`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ from __future__ import annotations
 import hashlib
 import pickle
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from mitos.engine.fake.filesystem import FileSystem
 from mitos.engine.fake.process import Process
 
-__all__ = ["DamagedSnapshotError", "SavedGuest", "dump", "read", "write"]
+__all__ = ["FORMAT", "DamagedSnapshotError", "SavedGuest", "dump", "read", "write"]
 
 FILE_NAME = "guest"
+
+FORMAT = f"fake-1-{sys.implementation.cache_tag}"
+"""What can read a snapshot: code of cells is kept as this Python's own bytes."""
+
 _HEADER = struct.Struct("!8sQ32s")
 _MAGIC = b"mitfake1"
 
@@ -76,7 +81,10 @@ def read(directory: Path) -> SavedGuest:
     body = content[_HEADER.size :]
     if magic != _MAGIC or length != len(body) or digest != _digest(body):
         raise DamagedSnapshotError("the snapshot is damaged")
-    saved = pickle.loads(body)  # noqa: S301  this engine wrote it, see above
+    try:
+        saved = pickle.loads(body)  # noqa: S301  this engine wrote it, see above
+    except Exception as exc:  # pickle raises whatever another version's classes make it raise
+        raise DamagedSnapshotError(f"the snapshot cannot be read: {exc}") from exc
     if not isinstance(saved, SavedGuest):
         raise DamagedSnapshotError("the snapshot holds something else")
     return saved
