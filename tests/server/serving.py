@@ -37,6 +37,8 @@ class Server:
     node: Node
     engine: FakeEngine
     loop: asyncio.AbstractEventLoop
+    told: asyncio.Event
+    thread: threading.Thread
     key: str | None = None
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -44,7 +46,9 @@ class Server:
         """An HTTP client that sends the server's key."""
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         options["headers"] = headers | options.get("headers", {})
-        return httpx.Client(base_url=self.url, timeout=DEADLINE_S, trust_env=False, **options)
+        return httpx.Client(
+            base_url=self.url, timeout=DEADLINE_S, verify=False, trust_env=False, **options
+        )
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request with a connection of its own."""
@@ -70,6 +74,16 @@ class Server:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["id"])
 
+    def stop(self) -> None:
+        """Tells the server to stop."""
+        with contextlib.suppress(RuntimeError):  # it has stopped, and its loop with it
+            self.loop.call_soon_threadsafe(self.told.set)
+
+    def join(self) -> None:
+        """Waits until it has stopped."""
+        self.thread.join(DEADLINE_S)
+        assert not self.thread.is_alive(), "the server did not stop"
+
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Runs a coroutine in the server's own loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(DEADLINE_S)
@@ -87,7 +101,7 @@ def serving(
     lines = (f'[templates.{name}]\nrootfs = "{rootfs}"\n' for name in ("python", "base"))
     (home / CONFIGURATION_NAME).write_text("".join(lines))
     wanted = {"warm_per_template": 0, "blanks_per_spec": 0, **node_settings}
-    started: Future[tuple[Server, asyncio.Event]] = Future()
+    started: Future[Server] = Future()
 
     async def serve() -> None:
         engine = FakeEngine()
@@ -102,9 +116,10 @@ def serving(
         listener.listen(http.BACKLOG)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        started.set_result((Server(url, port, node, engine, loop, own.api_key), stop))
+        thread = threading.current_thread()
+        started.set_result(Server(url, port, node, engine, loop, stop, thread, own.api_key))
         try:
-            await http.run(app.build(node, own), listener, stop.wait)
+            await http.run(app.build(node, own), listener, stop=stop.wait, end_requests=node.close)
         finally:
             listener.close()
             await node.close()
@@ -120,11 +135,11 @@ def serving(
     thread = threading.Thread(target=main, name="test-server")
     thread.start()
     try:
-        server, stop = started.result(DEADLINE_S)
+        server = started.result(DEADLINE_S)
         try:
             yield server
         finally:
-            server.loop.call_soon_threadsafe(stop.set)
+            server.stop()
     finally:
         thread.join(DEADLINE_S)
         assert not thread.is_alive(), "the server did not stop"

@@ -44,16 +44,13 @@ def members(value: Any, api_key: str | None) -> dict[str, Any]:
     raise _unexpected(value, api_key)
 
 
-def rows(value: Any, api_key: str | None) -> list[dict[str, Any]]:
-    """An answer that must be a list of objects, bare or as the only list of an object.
+def rows(value: Any, name: str, api_key: str | None) -> list[dict[str, Any]]:
+    """An answer that must be a list of objects, bare or as the member `name` of an object.
 
     Raises:
         AgentRunError: `invalid_response`.
     """
-    if isinstance(value, dict):
-        lists = [member for member in value.values() if isinstance(member, list)]
-        value = lists[0] if len(lists) == 1 else value
-    found = [] if value is None else value
+    found = value.get(name) if isinstance(value, dict) else value
     if isinstance(found, list) and all(isinstance(row, dict) for row in found):
         return found
     raise _unexpected(value, api_key)

@@ -138,7 +138,6 @@ async def _run(options: _Options) -> None:
                 await node.create_template(name, progress=_say)
             await _serve_until_told(node, listener, options)
         finally:
-            _say("stopping")
             await node.close()
 
 
@@ -157,7 +156,14 @@ async def _serve_until_told(node: Node, listener: socket.socket, options: _Optio
     if options.port_file is not None:
         options.port_file.write_text(f"{port}\n")
     _say(f"listening on {base_url}")
-    await http.run(app.build(node, server_settings), listener, stop.wait)
+
+    async def end_requests() -> None:
+        _say("stopping")
+        await node.close()
+
+    await http.run(
+        app.build(node, server_settings), listener, stop=stop.wait, end_requests=end_requests
+    )
 
 
 def _raise_file_limit() -> None:

@@ -101,7 +101,8 @@ class AsyncSandboxServer:
 
     async def list_templates(self) -> list[dict[str, Any]]:
         """The templates sandboxes can be started from."""
-        return answer.rows(await self._http.call("GET", "/v1/templates"), self._http.api_key)
+        found = await self._http.call("GET", "/v1/templates")
+        return answer.rows(found, "templates", self._http.api_key)
 
     async def create_template(
         self,
@@ -176,7 +177,8 @@ class AsyncSandboxServer:
 
     async def list_sandboxes(self) -> list[dict[str, Any]]:
         """The sandboxes that run."""
-        return answer.rows(await self._http.call("GET", "/v1/sandboxes"), self._http.api_key)
+        found = await self._http.call("GET", "/v1/sandboxes")
+        return answer.rows(found, "sandboxes", self._http.api_key)
 
 
 class AsyncDirectSandboxFiles:
@@ -233,7 +235,8 @@ class AsyncDirectSandboxFiles:
             NotFoundError: no such directory.
         """
         found = await self._http.unary("List", self._id, {"parent": path})
-        return [file_info(entry) for entry in answer.rows(found, self._http.api_key)]
+        entries = answer.rows({"entries": [], **found}, "entries", self._http.api_key)
+        return [file_info(entry) for entry in entries]
 
     async def exists(self, path: str) -> bool:
         """True when there is something at the path."""

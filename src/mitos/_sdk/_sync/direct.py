@@ -102,7 +102,8 @@ class SandboxServer:
 
     def list_templates(self) -> list[dict[str, Any]]:
         """The templates sandboxes can be started from."""
-        return answer.rows(self._http.call("GET", "/v1/templates"), self._http.api_key)
+        found = self._http.call("GET", "/v1/templates")
+        return answer.rows(found, "templates", self._http.api_key)
 
     def create_template(
         self,
@@ -177,7 +178,8 @@ class SandboxServer:
 
     def list_sandboxes(self) -> list[dict[str, Any]]:
         """The sandboxes that run."""
-        return answer.rows(self._http.call("GET", "/v1/sandboxes"), self._http.api_key)
+        found = self._http.call("GET", "/v1/sandboxes")
+        return answer.rows(found, "sandboxes", self._http.api_key)
 
 
 class DirectSandboxFiles:
@@ -234,7 +236,8 @@ class DirectSandboxFiles:
             NotFoundError: no such directory.
         """
         found = self._http.unary("List", self._id, {"parent": path})
-        return [file_info(entry) for entry in answer.rows(found, self._http.api_key)]
+        entries = answer.rows({"entries": [], **found}, "entries", self._http.api_key)
+        return [file_info(entry) for entry in entries]
 
     def exists(self, path: str) -> bool:
         """True when there is something at the path."""

@@ -1,0 +1,140 @@
+"""The port: what comes before any route, and how the server stops."""
+
+from __future__ import annotations
+
+import base64
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import websocket
+
+from tests.server import calling
+from tests.server.calling import SERVICE, envelope
+from tests.server.serving import Server, raw, serving
+from tests.server.stream_h2 import Http2Call
+from tests.server.test_exec import raw_exec
+from tests.server.waiting import open_streams, until
+
+HOSTILE = {
+    "no HTTP": b"\x00\xff\x00\xff\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "endless header": b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000,
+    "no host": b"GET /v1/health HTTP/1.1\r\n\r\n",
+    "bad length": b"POST /v1/fork HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+    "two lengths": (
+        b"POST /v1/fork HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    ),
+    "bad chunk": (
+        b"POST /v1/fork HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZZZ\r\n"
+    ),
+    "path that is no text": b"GET /v1/\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n",
+    "escaped path that is no text": b"GET /v1/sandboxes/%ff%fe HTTP/1.1\r\nHost: x\r\n\r\n",
+    "query that is no text": b"GET /v1/pty?sandbox=%ff\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+    "HTTP/2 garbage": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100,
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_bytes_end_their_own_connection_only(server: Server, data: bytes) -> None:
+    with raw(server, b"") as connection:
+        connection.settimeout(1)
+        try:
+            connection.sendall(data)
+            answer = connection.recv(65536)
+        except OSError:
+            answer = b""
+
+    assert b"Traceback" not in answer
+    assert not answer.startswith(b"HTTP/1.1 200")
+    assert 200 == server.get("/v1/health").status_code
+
+
+def test_requests_on_one_connection_are_answered_in_order(server: Server) -> None:
+    request = b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with raw(server, request * 3 + last) as connection:
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+
+    assert 4 == received.count(b"HTTP/1.1 200")
+    assert received.rstrip().endswith(b"ok (mock)")
+
+
+def test_a_body_may_come_in_chunks(server: Server, sandbox: str) -> None:
+    body = b'{"sandbox": "' + sandbox.encode() + b'"}'
+    chunks = b"".join(b"1\r\n" + body[i : i + 1] + b"\r\n" for i in range(len(body)))
+    head = b"POST /v1/resume HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with raw(server, head + chunks + b"0\r\n\r\n") as connection:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_first_output_comes_before_the_command_ends(server: Server, sandbox: str) -> None:
+    with Http2Call(server, f"{SERVICE}/ExecStream", sandbox) as call:
+        call.send(envelope({"command": "echo a; sleep 1; echo b"}), ends=True)
+        call.envelope()
+        started = time.monotonic()
+        call.envelope()
+        assert time.monotonic() - started > 0.5
+
+
+def test_the_first_output_comes_at_once_over_http_1(server: Server, sandbox: str) -> None:
+    expected = base64.b64encode(b"a\n")
+    with raw(server, raw_exec(sandbox, "echo a; sleep 60")) as connection:
+        received = b""
+        while expected not in received:
+            piece = connection.recv(65536)
+            assert piece
+            received += piece
+
+
+# Stopping
+
+
+def test_a_stop_tells_open_streams_why_they_end(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with serving(tmp_path / "own") as own:
+            sandbox = own.create()
+            running = pool.submit(
+                calling.stream, own, "ExecStream", sandbox, {"command": "sleep 60"}
+            )
+            until(lambda: open_streams(own, sandbox) == 1)
+            started = time.monotonic()
+        answer = running.result(5)
+
+    assert time.monotonic() - started < 4
+    assert "not_found" == calling.messages(answer.content)[1]["error"]["code"]
+
+
+def test_idle_and_unfinished_connections_do_not_hold_a_stop(tmp_path: Path) -> None:
+    with serving(tmp_path / "own") as own:
+        sandbox = own.create()
+        half_a_request = b"POST /v1/fork HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{"
+        url = f"ws://127.0.0.1:{own.port}/v1/pty?sandbox={sandbox}"
+        terminal = websocket.create_connection(url, subprotocols=["mitos.pty.v1"], timeout=5)
+        with (
+            raw(own),
+            raw(own, half_a_request),
+            raw(own, raw_exec(sandbox, "sleep 60")),
+            Http2Call(own, f"{SERVICE}/Exec", sandbox) as call,
+        ):
+            call.send(envelope({"open": {"command": "sleep 60"}}))
+            until(lambda: open_streams(own, sandbox) == 3)
+            started = time.monotonic()
+            own.stop()
+            own.join()
+            took = time.monotonic() - started
+        terminal.close()
+
+    assert took < 12
+
+
+def test_a_stopped_server_takes_no_connection(tmp_path: Path) -> None:
+    with serving(tmp_path / "own") as own:
+        own.stop()
+        own.join()
+        with pytest.raises(ConnectionRefusedError), raw(own):
+            pass
