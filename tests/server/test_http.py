@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.client
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 import websocket
 
+from mitos.server.settings import ServerSettings
 from tests.server import calling
 from tests.server.calling import SERVICE, envelope
 from tests.server.serving import Server, raw, serving
@@ -70,6 +73,39 @@ def test_a_body_may_come_in_chunks(server: Server, sandbox: str) -> None:
     head = b"POST /v1/resume HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     with raw(server, head + chunks + b"0\r\n\r\n") as connection:
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_refusal_waits_for_a_short_body_and_keeps_the_connection(tmp_path: Path) -> None:
+    with serving(tmp_path / "own", settings=ServerSettings(api_key="secret")) as own:
+        connection = http.client.HTTPConnection("127.0.0.1", own.port, timeout=10)
+        with contextlib.closing(connection):
+            connection.connect()
+            first = connection.sock
+            for _ in range(3):
+                connection.putrequest("POST", f"{SERVICE}/List")
+                connection.putheader("Content-Type", "application/json")
+                connection.putheader("Content-Length", "2")
+                connection.endheaders()
+                time.sleep(0.05)  # the refusal is ready before the body comes
+                connection.send(b"{}")
+                answer = connection.getresponse()
+                answer.read()
+                assert 401 == answer.status
+                assert first is connection.sock
+
+
+@pytest.mark.parametrize("sent", [b"", b"{"], ids=["nothing", "a part"])
+def test_an_answer_before_the_body_says_that_the_connection_ends(
+    server: Server, sent: bytes
+) -> None:
+    head = b"POST /v1/nothing-here HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+    with raw(server, head + sent) as connection:
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+
+    assert received.startswith(b"HTTP/1.1 404 ")
+    assert b"connection: close" in received.lower()
 
 
 def test_the_first_output_comes_before_the_command_ends(server: Server, sandbox: str) -> None:

@@ -1,6 +1,7 @@
 """The server as one ASGI application: Connect under its service path, everything else Starlette.
 
-`journal` logs each request; `auth` looks at a runtime call's key before its body is read.
+`journal` logs each request; `keep_alive` says when a connection ends with it; `auth` looks at a
+runtime call's key before its body is read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mitos.server.auth import AuthInterceptor
 from mitos.server.codec import codecs
 from mitos.server.errors import envelope_response, internal_error
 from mitos.server.journal import Journal, OutcomeInterceptor
+from mitos.server.keep_alive import KeepAlive
 from mitos.server.runtime import RuntimeService
 from mitos.server.settings import ServerSettings
 from mitos.wire._generated.sandbox.v1.sandbox_connect import SandboxASGIApplication
@@ -45,7 +47,7 @@ def build(node: Node, settings: ServerSettings) -> ASGIApp:
         codecs=codecs(),
         interceptors=[OutcomeInterceptor(), AuthInterceptor(settings.api_key)],
     )
-    return Journal(_Switch(runtime, control_plane))
+    return Journal(KeepAlive(_Switch(runtime, control_plane)))
 
 
 class _Switch:
