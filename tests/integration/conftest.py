@@ -18,6 +18,7 @@ import pytest
 
 import mitos
 from tests.integration.leftovers import Leftovers
+from tests.machine import borrow_cache, why_no_real_sandboxes
 
 pytestmark = pytest.mark.real
 
@@ -39,20 +40,6 @@ class Server:
     def create(self, template: str = "python") -> mitos.DirectSandbox:
         """A new sandbox of this server."""
         return mitos.create(template, base_url=self.url, api_key="")
-
-
-def mitos_home() -> Path:
-    """Where expensive things are cached across runs; the same rule as the command line's."""
-    return Path(os.environ.get("MITOS_HOME") or "/var/lib/mitos")
-
-
-def why_no_real_sandboxes() -> str:
-    """The reason real sandboxes cannot run here, or an empty string."""
-    if os.geteuid() != 0:
-        return "real sandboxes need root on this machine"
-    if not (mitos_home() / "bin" / "runsc").exists():
-        return "runsc is not installed: run scripts/install"
-    return ""
 
 
 @contextlib.contextmanager
@@ -101,9 +88,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if reason := why_no_real_sandboxes():
         pytest.skip(reason)
     own = tmp_path_factory.mktemp("home")
-    for name in ("bin", "rootfs"):
-        (mitos_home() / name).mkdir(parents=True, exist_ok=True)
-        (own / name).symlink_to(mitos_home() / name)
+    borrow_cache(own)
     return own
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Server, mitos_home
+from tests.integration.conftest import Server
+from tests.machine import mitos_home
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 

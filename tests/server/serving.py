@@ -1,4 +1,4 @@
-"""A real server on loopback over the fake engine, run by an event loop in a thread of its own."""
+"""A real server on loopback with real sandboxes, run by an event loop in a thread of its own."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import pytest
 
-from mitos.engine.fake import FakeEngine
+from mitos.engine.gvisor import GvisorEngine, GvisorSettings
 from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog
 from mitos.images.store import ImageStore
 from mitos.node.node import Node
 from mitos.node.settings import NodeSettings
 from mitos.server import app, http
 from mitos.server.settings import ServerSettings
+from tests.integration.leftovers import Leftovers
+from tests.machine import borrow_cache, runsc, why_no_real_sandboxes
 
 DEADLINE_S = 15
 
@@ -35,7 +38,6 @@ class Server:
     url: str
     port: int
     node: Node
-    engine: FakeEngine
     loop: asyncio.AbstractEventLoop
     told: asyncio.Event
     thread: threading.Thread
@@ -74,6 +76,15 @@ class Server:
         assert answer.status_code == 200, answer.text
         return str(answer.json()["id"])
 
+    def end_sandboxes(self) -> None:
+        """Terminates every sandbox there is."""
+
+        async def end() -> None:
+            ids = [record.id for record in self.node.list_sandboxes()]
+            await asyncio.gather(*map(self.node.terminate, ids))
+
+        self.run(end())
+
     def stop(self) -> None:
         """Tells the server to stop."""
         with contextlib.suppress(RuntimeError):  # it has stopped, and its loop with it
@@ -93,18 +104,14 @@ class Server:
 def serving(
     folder: Path, *, settings: ServerSettings | None = None, **node_settings: Any
 ) -> Iterator[Server]:
-    """Starts a server with the templates `python` and `base`, and stops it afterwards."""
-    home = folder / "home"
-    rootfs = folder / "rootfs"
-    (rootfs / "etc").mkdir(parents=True)
-    home.mkdir()
-    lines = (f'[templates.{name}]\nrootfs = "{rootfs}"\n' for name in ("python", "base"))
-    (home / CONFIGURATION_NAME).write_text("".join(lines))
-    wanted = {"warm_per_template": 0, "blanks_per_spec": 0, **node_settings}
+    """Starts a server with the template `python` ready, and stops it afterwards."""
+    home = _new_home(folder)
+    leftovers = Leftovers(home)
+    wanted = {"warm_per_template": 2, "blanks_per_spec": 0, **node_settings}
     started: Future[Server] = Future()
 
     async def serve() -> None:
-        engine = FakeEngine()
+        engine = GvisorEngine(GvisorSettings(runsc=runsc(), state=home / "run"))
         images = ImageStore(home, ImageCatalog(home / CONFIGURATION_NAME))
         node = Node(NodeSettings(home=home, scratch=folder / "scratch", **wanted), engine, images)
         await node.start()
@@ -112,12 +119,12 @@ def serving(
         listener = http.bind("127.0.0.1", 0)
         port = listener.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
-        own = replace(settings or ServerSettings(is_mock=True), base_url=url)
+        own = replace(settings or ServerSettings(), base_url=url)
         listener.listen(http.BACKLOG)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         thread = threading.current_thread()
-        started.set_result(Server(url, port, node, engine, loop, stop, thread, own.api_key))
+        started.set_result(Server(url, port, node, loop, stop, thread, own.api_key))
         try:
             await http.run(app.build(node, own), listener, stop=stop.wait, end_requests=node.close)
         finally:
@@ -143,6 +150,16 @@ def serving(
     finally:
         thread.join(DEADLINE_S)
         assert not thread.is_alive(), "the server did not stop"
+    assert leftovers.found() == []
+
+
+def _new_home(folder: Path) -> Path:
+    if reason := why_no_real_sandboxes():
+        pytest.skip(reason)
+    home = folder / "home"
+    home.mkdir(parents=True)
+    borrow_cache(home)
+    return home
 
 
 @contextlib.contextmanager

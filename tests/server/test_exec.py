@@ -126,6 +126,16 @@ def test_half_duplex_input_is_read_to_the_end_of_the_request(server: Server, san
     assert 0 == found[-1]["exit"].get("exitCode", 0)
 
 
+def test_input_closed_twice_is_closed_once(server: Server, sandbox: str) -> None:
+    requests = [{"open": {"command": "cat; sleep 0.3; echo on"}}, {"stdinClose": True}]
+    requests.append({"stdinClose": True})
+
+    found, end = calling.messages(calling.stream(server, "Exec", sandbox, *requests).content)
+
+    assert {} == end
+    assert b"on\n" == b"".join(base64.b64decode(message["stdout"]) for message in found[:-1])
+
+
 def test_input_may_be_closed_before_the_request_ends(server: Server, sandbox: str) -> None:
     requests = [
         {"open": {"command": "cat"}},

@@ -141,7 +141,7 @@ def test_a_relative_path_is_below_workspace(server: Server, sandbox: str) -> Non
 def test_a_message_over_the_limit_is_exhausted(tmp_path: os.PathLike[str]) -> None:
     from pathlib import Path
 
-    settings = ServerSettings(max_message_bytes=10_000, is_mock=True)
+    settings = ServerSettings(max_message_bytes=10_000)
     with serving(Path(tmp_path) / "own", settings=settings) as own:
         sandbox = own.create()
         answer = calling.write(own, sandbox, "/workspace/big", b"x" * 20_000)

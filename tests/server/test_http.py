@@ -64,7 +64,7 @@ def test_requests_on_one_connection_are_answered_in_order(server: Server) -> Non
             received += piece
 
     assert 4 == received.count(b"HTTP/1.1 200")
-    assert received.rstrip().endswith(b"ok (mock)")
+    assert received.rstrip().endswith(b"ok (gvisor)")
 
 
 def test_a_body_may_come_in_chunks(server: Server, sandbox: str) -> None:

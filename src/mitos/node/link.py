@@ -77,6 +77,7 @@ class LinkStream:
         self._readable = asyncio.Event()
         self._sendable = asyncio.Event()
         self._sendable.set()
+        self._input_ended = False
         self._send_credit = INITIAL_CREDIT
         self._receive_credit = INITIAL_CREDIT
         self._owed_credit = 0
@@ -128,9 +129,12 @@ class LinkStream:
         return self._closed
 
     async def send(self, data: bytes) -> bool:
-        """Sends input, waiting for credit; False when the stream ended before all was taken."""
+        """Sends input, waiting for credit; False when not all was taken.
+
+        The stream ended in between, or the input had been ended before.
+        """
         view = memoryview(data)
-        while view:
+        while view and not self._input_ended:
             while self._send_credit == 0 and not self.ended:
                 self._sendable.clear()
                 await self._sendable.wait()
@@ -143,11 +147,12 @@ class LinkStream:
             payload = bytes(view[:size])
             await self._link.send(Frame(FrameType.DATA, self.id, Channel.INPUT, payload))
             view = view[size:]
-        return True
+        return not view
 
     async def send_eof(self) -> None:
-        """Ends the input."""
-        if not self.ended:
+        """Ends the input. Idempotent."""
+        if not self.ended and not self._input_ended:
+            self._input_ended = True
             await self._link.send(Frame(FrameType.EOF, self.id, Channel.INPUT))
 
     async def control(self, code: Control, fields: Fields) -> None:

@@ -13,7 +13,8 @@ from mitos.engine.base import MachineSpec, Resources
 from mitos.engine.gvisor import GvisorEngine, GvisorSettings
 from mitos.images import guest
 from tests.contract.guest import Client, connected
-from tests.engine.gvisor.place import Leftovers, runsc, why_no_real_sandboxes
+from tests.engine.gvisor.place import Leftovers
+from tests.machine import runsc, why_no_real_sandboxes
 
 
 @dataclass(frozen=True)

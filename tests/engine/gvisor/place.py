@@ -1,28 +1,12 @@
-"""What tests with real sandboxes need from the machine, and what engines may not leave on it."""
+"""What engines may not leave on the machine."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from mitos.host import cgroup, process
 
-__all__ = ["Leftovers", "runsc", "why_no_real_sandboxes"]
-
-
-def runsc() -> Path:
-    """The binary that `scripts/install` puts in place."""
-    home = Path(os.environ.get("MITOS_HOME") or "/var/lib/mitos")
-    return home / "bin" / "runsc"
-
-
-def why_no_real_sandboxes() -> str:
-    """The reason real sandboxes cannot run here, or an empty string."""
-    if os.geteuid() != 0:
-        return "real sandboxes need root on this machine"
-    if not runsc().exists():
-        return "runsc is not installed: run scripts/install"
-    return ""
+__all__ = ["Leftovers"]
 
 
 class Leftovers:

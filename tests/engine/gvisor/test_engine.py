@@ -21,8 +21,9 @@ from mitos.engine.gvisor import GvisorEngine, GvisorSettings
 from mitos.host import process
 from tests.contract.guest import connected
 from tests.engine.gvisor.conftest import Lab
-from tests.engine.gvisor.place import Leftovers, runsc
+from tests.engine.gvisor.place import Leftovers
 from tests.host.eventually import descriptor_count
+from tests.machine import runsc
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 

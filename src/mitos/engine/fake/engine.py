@@ -1,40 +1,110 @@
-"""The engine's methods over guests in memory."""
+"""The engine's methods over guests in memory.
+
+A snapshot's state stays in this process; the folder holds a token that leads to it, so that a
+folder that was deleted or damaged cannot be restored, as with a real engine.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import pickle
-import shutil
-from collections.abc import AsyncIterator
+import secrets
 from pathlib import Path
 
 from mitos.engine.base import (
     Blank,
     EngineError,
-    EngineFault,
     Machine,
     MachineEnd,
     MachineSpec,
     Probe,
     ProbeCheck,
     Snapshot,
+    Usage,
 )
-from mitos.engine.fake import persist
-from mitos.engine.fake.machine import FakeBlank, FakeMachine, cold_guest
-from mitos.engine.fake.persist import SavedGuest
+from mitos.engine.fake.guest import FakeGuest, GuestState
+from mitos.engine.fake.pipe import PipeEnd, pipe
 
-__all__ = ["FakeEngine"]
+__all__ = ["FakeEngine", "FakeMachine"]
+
+_TOKEN_FILE = "state"  # noqa: S105  a file's name
+
+
+class FakeBlank:
+    """A blank: only a name and a spec."""
+
+    def __init__(self, blank_id: str, spec: MachineSpec) -> None:
+        self.id = blank_id
+        self.spec = spec
+        self.is_used = False
+
+
+class FakeMachine:
+    """A guest and the task that serves it."""
+
+    def __init__(
+        self, machine_id: str, spec: MachineSpec, state: GuestState, *, is_restored: bool
+    ) -> None:
+        self.id = machine_id
+        self.spec = spec
+        self.link: PipeEnd
+        self.link, self._guest_end = pipe()
+        self.guest = FakeGuest(state, self._guest_end, is_restored=is_restored)
+        self.is_paused = False
+        self._end: asyncio.Future[MachineEnd] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._serve(), name=f"fake-{machine_id}")
+
+    @property
+    def is_running(self) -> bool:
+        """True until it ended."""
+        return not self._end.done()
+
+    async def wait_end(self) -> MachineEnd:
+        """Waits for its end and says why."""
+        return await asyncio.shield(self._end)
+
+    async def usage(self) -> Usage:
+        """A plausible figure: nothing real is used."""
+        self.require_running()
+        return Usage(memory_bytes=1 << 20, cpu_seconds=0.0)
+
+    async def stop(self) -> None:
+        """Ends it. Idempotent."""
+        if self.is_running:
+            self._end.set_result(MachineEnd.DESTROYED)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._guest_end.close()
+
+    def pause(self, *, paused: bool) -> None:
+        """Stops or lets go on."""
+        self.is_paused = paused
+        if paused:
+            self.guest.running.clear()
+        else:
+            self.guest.running.set()
+
+    def require_running(self) -> None:
+        """Refuses orders to a machine that ended.
+
+        Raises:
+            EngineError: it ended.
+        """
+        if not self.is_running:
+            raise EngineError(f"machine {self.id} has ended")
+
+    async def _serve(self) -> None:
+        await self.guest.run()
+        if self.is_running:
+            self._end.set_result(MachineEnd.EXITED)
+        await self._guest_end.close()
 
 
 class FakeEngine:
     """Runs guests in this process.
 
-    Attributes:
-        machines: those that were not destroyed yet, by id.
-        fail_next: for tests: the name of a method whose next call fails.
-        mute_next_identify: for tests: the next restored guest keeps silent in its handshake.
+    Tests make it fail: `fail_next` names a method whose next call raises, `mute_next_identify`
+    makes the next restored guest keep silent in its handshake.
     """
 
     name = "fake"
@@ -43,31 +113,33 @@ class FakeEngine:
         self.machines: dict[str, FakeMachine] = {}
         self.fail_next: str | None = None
         self.mute_next_identify = False
+        self._states: dict[str, GuestState] = {}
         self._numbers = itertools.count(1)
         self._is_open = False
 
     @property
     def snapshot_format(self) -> str:
-        """As `persist` says."""
-        return persist.FORMAT
+        """Another one for every engine: snapshots live and die with it."""
+        return f"fake-{id(self)}"
 
     async def probe(self) -> Probe:
         """Always usable."""
         return Probe(self.name, (ProbeCheck("memory", passed=True, detail="no isolation"),))
 
     async def start(self) -> None:
-        """Opens the engine; a predecessor leaves nothing behind."""
+        """Opens the engine."""
         self._is_open = True
 
     async def close(self) -> None:
         """Ends every machine. Idempotent."""
         self._is_open = False
-        await asyncio.gather(*(self.destroy(machine) for machine in list(self.machines.values())))
+        for machine in list(self.machines.values()):
+            await self.destroy(machine)
 
     async def boot(self, spec: MachineSpec) -> Machine:
         """Starts an empty guest."""
         self._attempt("boot")
-        return self._add(spec, cold_guest(spec), is_restored=False)
+        return self._add(spec, GuestState(), is_restored=False)
 
     async def prepare(self, spec: MachineSpec) -> Blank:
         """Makes a blank."""
@@ -75,62 +147,52 @@ class FakeEngine:
         return FakeBlank(self._new_id(), spec)
 
     async def checkpoint(self, machine: Machine, directory: Path) -> Snapshot:
-        """Writes the guest's state; only copying it stops the guest."""
-        found = self._running(machine)
+        """Copies the guest's state."""
+        found = _ours(machine)
         self._attempt("checkpoint")
-        async with _cleaned_up(directory):
-            try:
-                async with found.guest.saved() as saved:
-                    body = persist.dump(saved)
-                await _store(directory, body)
-            except TimeoutError as exc:
-                message = f"checkpoint of {machine.id} failed: a cell cannot be stopped"
-                raise EngineError(message, fault=EngineFault.TIMED_OUT) from exc
-            except (OSError, pickle.PicklingError) as exc:
-                raise EngineError(f"checkpoint of {machine.id} failed: {exc}") from exc
-            found.require_running()
+        token = secrets.token_hex(16)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / _TOKEN_FILE).write_text(token)
+        except OSError as exc:
+            raise EngineError(f"checkpoint of {machine.id} failed: {exc}") from exc
+        self._states[token] = found.guest.state.copy()
         return Snapshot(directory, machine.spec)
 
     async def restore(self, blank: Blank, snapshot: Snapshot) -> Machine:
-        """Starts a guest from a written state."""
+        """Starts a guest from a copied state."""
         if not isinstance(blank, FakeBlank) or blank.is_used:
             raise EngineError(f"blank {blank.id} is used up")
         blank.is_used = True
         self._attempt("restore")
-        is_muted, self.mute_next_identify = self.mute_next_identify, False
         if blank.spec != snapshot.spec:
             raise EngineError(f"blank {blank.id} has another spec than the snapshot")
         try:
-            saved = await asyncio.to_thread(persist.read, snapshot.directory)
-        except (OSError, persist.DamagedSnapshotError) as exc:
-            raise EngineError(f"restore into {blank.id} failed: {exc}") from exc
-        self._require_open()
-        machine = self._add(blank.spec, saved, is_restored=True)
-        machine.guest.mutes_identify = is_muted
+            state = self._states[(snapshot.directory / _TOKEN_FILE).read_text()]
+        except (OSError, ValueError, KeyError) as exc:
+            raise EngineError(f"restore into {blank.id} failed: no such snapshot") from exc
+        machine = self._add(blank.spec, state.copy(), is_restored=True)
+        machine.guest.mute_identify, self.mute_next_identify = self.mute_next_identify, False
         return machine
 
     async def pause(self, machine: Machine) -> None:
         """Stops the guest."""
-        try:
-            await self._running(machine).guest.pause()
-        except TimeoutError as exc:
-            message = f"pause of {machine.id} failed: a cell cannot be stopped"
-            raise EngineError(message, fault=EngineFault.TIMED_OUT) from exc
+        _ours(machine).pause(paused=True)
 
     async def resume(self, machine: Machine) -> None:
         """Lets it go on."""
-        await self._running(machine).guest.resume()
+        _ours(machine).pause(paused=False)
 
     async def destroy(self, item: Machine | Blank) -> None:
         """Ends a machine or blank. Idempotent."""
         if isinstance(item, FakeMachine):
-            await item.end(MachineEnd.DESTROYED)
+            await item.stop()
             self.machines.pop(item.id, None)
         elif isinstance(item, FakeBlank):
             item.is_used = True
 
-    def _add(self, spec: MachineSpec, saved: SavedGuest, *, is_restored: bool) -> FakeMachine:
-        machine = FakeMachine(self._new_id(), spec, saved, is_restored=is_restored)
+    def _add(self, spec: MachineSpec, state: GuestState, *, is_restored: bool) -> FakeMachine:
+        machine = FakeMachine(self._new_id(), spec, state, is_restored=is_restored)
         self.machines[machine.id] = machine
         return machine
 
@@ -138,42 +200,15 @@ class FakeEngine:
         return f"fake-{next(self._numbers)}"
 
     def _attempt(self, method: str) -> None:
-        self._require_open()
+        if not self._is_open:
+            raise EngineError("the fake engine is not started")
         if self.fail_next == method:
             self.fail_next = None
             raise EngineError(f"{method} failed because the test wanted it to")
 
-    def _require_open(self) -> None:
-        if not self._is_open:
-            raise EngineError("the fake engine is not started", fault=EngineFault.UNAVAILABLE)
 
-    def _running(self, machine: Machine) -> FakeMachine:
-        if not isinstance(machine, FakeMachine):
-            raise EngineError(f"{machine.id} is not a machine of this engine")
-        machine.require_running()
-        return machine
-
-
-@contextlib.asynccontextmanager
-async def _cleaned_up(directory: Path) -> AsyncIterator[None]:
-    """Removes the folder when the block fails."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-
-
-async def _store(directory: Path, body: bytes) -> None:
-    """Writes the state; also when cancelled, it returns only once nothing writes any more."""
-
-    def write() -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        persist.write(directory, body)
-
-    writing = asyncio.ensure_future(asyncio.to_thread(write))
-    try:
-        await asyncio.shield(writing)
-    except asyncio.CancelledError:
-        await asyncio.wait({writing})
-        raise
+def _ours(machine: Machine) -> FakeMachine:
+    if not isinstance(machine, FakeMachine):
+        raise EngineError(f"{machine.id} is not a machine of this engine")
+    machine.require_running()
+    return machine

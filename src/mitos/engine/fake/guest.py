@@ -1,27 +1,26 @@
-"""The fake guest's agent: the link of one machine, its streams, and its standing still.
-
-`operation` does what a stream asks for. The agent ends, as a real one exits, when the server breaks
-the protocol of `spec/guest-link.md` or closes the link.
-"""
+"""The fake guest's agent: the other end of `spec/guest-link.md`, in memory."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import copy
 import errno
-import logging
 import os
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+import posixpath
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
-from mitos.engine.fake import operation
+from mitos.engine.fake.filesystem import Entry, FileSystem
 from mitos.engine.fake.kernel import Kernel
-from mitos.engine.fake.persist import SavedGuest
 from mitos.engine.fake.pipe import PipeEnd
-from mitos.engine.fake.shell import Shell
-from mitos.engine.fake.stream import Stream, StreamEnd
+from mitos.engine.fake.shell import Shell, UnknownCommandError
 from mitos.wire.link import (
+    DATA_LIMIT,
+    INITIAL_CREDIT,
     VERSION,
+    Channel,
     Fields,
     Frame,
     FrameDecoder,
@@ -32,206 +31,268 @@ from mitos.wire.link import (
     Tag,
 )
 
-__all__ = ["Guest"]
+__all__ = ["FakeGuest", "GuestState"]
 
-STREAM_LIMIT = 256
+_EVENT = struct.Struct("!IB")
+_LENGTH = struct.Struct("!I")
 
-_log = logging.getLogger(__name__)
+
+@dataclass
+class GuestState:
+    """All that a snapshot has of a guest."""
+
+    files: FileSystem = field(default_factory=FileSystem)
+    kernel: Kernel = field(default_factory=Kernel)
+    environment: dict[str, str] = field(default_factory=dict)
+    hostname: str = "sandbox"
+
+    def copy(self) -> GuestState:
+        """An independent copy."""
+        return GuestState(
+            copy.deepcopy(self.files), self.kernel.copy(), dict(self.environment), self.hostname
+        )
 
 
-class Guest:
-    """One machine's inside.
+class _StreamEnded(Exception):  # noqa: N818  a signal, not an error
+    """The stream is over: with this status and these fields."""
+
+    def __init__(self, status: Status, fields: Fields) -> None:
+        super().__init__(status.name)
+        self.status = status
+        self.fields = fields
+
+
+class _Stream:
+    """One stream the server opened."""
+
+    def __init__(self, guest: FakeGuest, stream_id: int, fields: Fields) -> None:
+        self._guest = guest
+        self.id = stream_id
+        self.fields = fields
+        self.input = bytearray()
+        self._input_ended = asyncio.Event()
+        self._credit = INITIAL_CREDIT
+        self._credited = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    async def take(self, frame: Frame) -> None:
+        """Takes one frame of the server."""
+        match frame.type:
+            case FrameType.DATA:
+                self.input += frame.payload
+                size = len(frame.payload).to_bytes(4, "big")
+                await self._guest.send(Frame(FrameType.CREDIT, self.id, 0, size))
+            case FrameType.EOF:
+                self._input_ended.set()
+            case FrameType.CREDIT:
+                self._credit += int.from_bytes(frame.payload, "big")
+                self._credited.set()
+            case FrameType.CANCEL if self.task is not None:
+                self.task.cancel()
+
+    async def whole_input(self) -> bytes:
+        """All input, once it has ended."""
+        await self._input_ended.wait()
+        return bytes(self.input)
+
+    async def output(self, data: bytes, channel: Channel = Channel.OUTPUT) -> None:
+        """Sends output as credit allows."""
+        while data:
+            while not self._credit:
+                self._credited.clear()
+                await self._credited.wait()
+            size = min(len(data), self._credit, DATA_LIMIT)
+            self._credit -= size
+            await self._guest.send(Frame(FrameType.DATA, self.id, channel, data[:size]))
+            data = data[size:]
+
+
+class FakeGuest:
+    """Serves one machine's link until it is stopped or the server breaks the protocol.
 
     Args:
-        saved: what it starts with; owned by the guest.
+        state: what it starts with; owned by the guest.
         end: its end of the link.
-        is_restored: it starts frozen and says nothing until it is identified.
+        is_restored: it starts frozen, and says nothing until it is identified.
     """
 
-    def __init__(self, saved: SavedGuest, end: PipeEnd, *, is_restored: bool) -> None:
-        self.files = saved.files
-        self.environment = saved.environment
-        self.kernel = Kernel(saved.files, saved.environment, saved=saved.namespace)
-        self.shell = Shell(saved.files, may_run=self._may_run, spawn=self._spawn)
-        self.mutes_identify = False
-        self._saved_processes = saved.processes
+    def __init__(self, state: GuestState, end: PipeEnd, *, is_restored: bool) -> None:
+        self.state = state
+        self.running = asyncio.Event()
+        self.running.set()
         self._end = end
         self._is_restored = is_restored
-        self._streams: dict[int, Stream] = {}
-        self._tasks = asyncio.TaskGroup()
+        self._streams: dict[int, _Stream] = {}
         self._write_lock = asyncio.Lock()
-        self._running = _set_event()
-        self._thawed = asyncio.Event() if is_restored else _set_event()
-        self._pause = contextlib.AsyncExitStack()
+        self.mute_identify = False
 
     async def run(self) -> None:
-        """Serves until the link is closed or broken."""
-        try:
-            async with self._tasks:
-                for process in self._saved_processes:
-                    self.shell.start(process)
-                await self._serve_link()
-                raise _Ended
-        except* _Ended:
-            pass
-        finally:
-            await self.stop()
-
-    async def stop(self) -> None:
-        """Unblocks whatever waits and closes the link; `run` ends soon after. Idempotent."""
-        self.kernel.stop()
-        await self._end.close()
-        self._thawed.set()
-        await self.resume()
-
-    async def _serve_link(self) -> None:
+        """Serves; returns when the link is closed or broken."""
+        if not self._is_restored:
+            hello = Fields().uint(Tag.VERSION, VERSION).text(Tag.BUILD, "fake")
+            await self.send(Frame(FrameType.HELLO, payload=hello.encode()))
         decoder = FrameDecoder()
         try:
-            if not self._is_restored:
-                hello = Fields().uint(Tag.VERSION, VERSION).text(Tag.BUILD, "fake")
-                await self.send(Frame(FrameType.HELLO, payload=hello.encode()))
             while data := await self._end.read():
                 for frame in decoder.feed(data):
-                    await self._may_run()
+                    await self.running.wait()
                     await self._dispatch(frame)
-        except LinkError as exc:
-            _log.info("the fake agent ends: %s", exc)
-        except ConnectionError:
+        except (LinkError, ConnectionError):
             pass
-
-    async def pause(self) -> None:
-        """Stops everything in it. Idempotent.
-
-        Raises:
-            TimeoutError: a cell cannot be stopped; everything goes on.
-        """
-        if self._running.is_set():
-            await self._pause.enter_async_context(self.kernel.standing_still())
-            self._running.clear()
-
-    async def resume(self) -> None:
-        """Undoes `pause`. Idempotent."""
-        self._running.set()
-        await self._pause.aclose()
-
-    @contextlib.asynccontextmanager
-    async def saved(self) -> AsyncIterator[SavedGuest]:
-        """Its state, which nothing changes until the block first waits.
-
-        Raises:
-            TimeoutError: a cell cannot be stopped.
-        """
-        async with self.kernel.standing_still():
-            yield SavedGuest(self.files, self.environment, self.kernel.dump(), self.shell.processes)
+        finally:
+            await self._forget_streams()
 
     async def send(self, frame: Frame) -> None:
-        """Writes a frame, unless the guest is frozen or paused: then it waits."""
-        while True:
-            await self._thawed.wait()
-            await self._running.wait()
-            async with self._write_lock:
-                if self._thawed.is_set() and self._running.is_set():
-                    await self._end.write(frame.encode())
-                    return
-
-    def forget_streams(self, *, but: Stream) -> None:
-        """Drops every other stream, as after a fork: commands go on, all else ends."""
-        for stream in [stream for stream in self._streams.values() if stream is not but]:
-            stream.forget()
-            del self._streams[stream.id]
-            if stream.task is not None and not stream.is_command:
-                stream.task.cancel()
+        """Writes a frame; a paused guest waits."""
+        await self.running.wait()
+        async with self._write_lock:
+            await self._end.write(frame.encode())
 
     async def _dispatch(self, frame: Frame) -> None:
-        if not self._thawed.is_set() and frame.type is not FrameType.THAW:
-            if not _is_forked_identity(frame):
-                raise LinkError("a frame while frozen")
-            self._thawed.set()
         match frame.type:
             case FrameType.OPEN:
-                await self._open(frame)
+                self._open(frame)
             case FrameType.FREEZE:
-                async with self._write_lock:
-                    await self._end.write(Frame(FrameType.FROZEN, payload=frame.payload).encode())
-                    self._thawed.clear()
-            case FrameType.THAW:
-                self._thawed.set()
+                await self.send(Frame(FrameType.FROZEN, payload=frame.payload))
+                await self._write_lock.acquire()
+            case FrameType.THAW if self._write_lock.locked():
+                self._write_lock.release()
             case FrameType.PING:
                 await self.send(Frame(FrameType.PONG, payload=frame.payload))
-            case FrameType.HELLO | FrameType.FROZEN | FrameType.PONG | FrameType.CLOSE:
-                raise LinkError(f"{frame.type.name} from the server")
             case _:
                 if stream := self._streams.get(frame.stream):
-                    stream.take(frame)
+                    await stream.take(frame)
 
-    async def _open(self, frame: Frame) -> None:
-        if frame.stream % 2 == 0 or frame.stream in self._streams:
-            raise LinkError("the server opened a stream that it cannot open")
+    def _open(self, frame: Frame) -> None:
+        stream = _Stream(self, frame.stream, Fields.decode(frame.payload))
+        self._streams[stream.id] = stream
+        stream.task = asyncio.create_task(self._serve(stream, frame.channel))
+
+    async def _serve(self, stream: _Stream, operation: int) -> None:
+        handler = self._handlers().get(operation)
+        closing = Status.OK, Fields()
         try:
-            fields, refusal = Fields.decode(frame.payload), ""
-        except LinkError as exc:
-            fields, refusal = Fields(), str(exc)
-        stream = Stream(frame.stream, fields, self.send)
-        if refusal or frame.channel not in list(Operation):
-            message = Fields().text(Tag.MESSAGE, refusal or "unknown operation")
-            await stream.send(FrameType.CLOSE, Status.INVALID, message.encode())
-        elif len(self._streams) >= STREAM_LIMIT:
-            message = Fields().text(Tag.MESSAGE, "too many streams are open")
-            await stream.send(FrameType.CLOSE, Status.UNAVAILABLE, message.encode())
-        else:
-            self._streams[stream.id] = stream
-            serving = self._serve(stream, Operation(frame.channel))
-            stream.task = self._tasks.create_task(serving, name=f"fake-stream-{stream.id}")
-
-    async def _serve(self, stream: Stream, asked: Operation) -> None:
-        status, fields = await self._outcome(stream, asked)
-        if self._streams.get(stream.id) is stream:
-            with contextlib.suppress(ConnectionError):
-                await stream.send(FrameType.CLOSE, status, fields.encode())
-            del self._streams[stream.id]
-
-    async def _outcome(self, stream: Stream, asked: Operation) -> tuple[Status, Fields]:
-        try:
-            return Status.OK, await operation.serve(self, stream, asked)
-        except StreamEnd as end:
-            return end.status, end.fields
-        except LinkError as exc:
-            return Status.INVALID, Fields().text(Tag.MESSAGE, str(exc))
+            if handler is None:
+                raise _StreamEnded(Status.INVALID, Fields().text(Tag.MESSAGE, "unknown operation"))
+            closing = Status.OK, await handler(stream)
+        except _StreamEnded as ended:
+            closing = ended.status, ended.fields
         except OSError as exc:
-            return Status.FAILED, _failure(exc)
+            number = exc.errno or errno.EIO
+            fields = Fields().uint(Tag.ERRNO, number).text(Tag.MESSAGE, os.strerror(number))
+            closing = Status.FAILED, fields
         except asyncio.CancelledError:
-            if not stream.is_canceled:
-                raise
-            return Status.CANCELED, Fields()
-        except Exception:  # noqa: BLE001  a bug of the fake must not end the machine
-            _log.exception("the fake agent failed at %s", asked.name)
-            return Status.FAILED, _failure(OSError(errno.EIO, os.strerror(errno.EIO)))
+            closing = Status.CANCELED, Fields()
+        if self._streams.pop(stream.id, None):
+            await self.send(Frame(FrameType.CLOSE, stream.id, closing[0], closing[1].encode()))
 
-    async def _may_run(self) -> None:
-        await self._running.wait()
+    def _handlers(self) -> dict[int, Callable[[_Stream], Awaitable[Fields]]]:
+        return {
+            Operation.IDENTIFY: self._identify,
+            Operation.EXEC: self._exec,
+            Operation.READ_FILE: self._read_file,
+            Operation.WRITE_FILE: self._write_file,
+            Operation.LIST: self._list,
+            Operation.STAT: self._stat,
+            Operation.MKDIR: self._make_directory,
+            Operation.REMOVE: self._remove,
+            Operation.RUN_CODE: self._run_code,
+        }
 
-    def _spawn(self, work: Coroutine[Any, Any, int]) -> asyncio.Task[int]:
-        return self._tasks.create_task(work)
+    async def _identify(self, stream: _Stream) -> Fields:
+        if self.mute_identify:
+            await asyncio.Event().wait()
+        fields = stream.fields
+        self.state.hostname = fields.get_text(Tag.HOSTNAME)
+        machine_id = fields.get_text(Tag.MACHINE_ID) + "\n"
+        self.state.files.write("/etc/machine-id", machine_id.encode())
+        for variable in fields.get_texts(Tag.ENV):
+            name, _, value = variable.partition("=")
+            self.state.environment[name] = value
+        generation = fields.get_raw(Tag.GENERATION) or b""
+        return Fields().raw(Tag.GENERATION, generation).uint(Tag.WALL_CLOCK, time.time_ns())
+
+    async def _exec(self, stream: _Stream) -> Fields:
+        fields, started = stream.fields, time.perf_counter_ns()
+        variables = (text.partition("=") for text in fields.get_texts(Tag.ENV))
+        environment = {**self.state.environment, **{name: value for name, _, value in variables}}
+        shell = Shell(self.state.files, environment, self.state.hostname)
+        timeout_ms = fields.get_uint(Tag.TIMEOUT)
+        try:
+            async with asyncio.timeout(timeout_ms / 1000 if timeout_ms else None):
+                stdin = await stream.whole_input() if fields.get_uint(Tag.STDIN) else b""
+                outcome = await shell.run(
+                    fields.get_texts(Tag.ARG), stdin, fields.get_text(Tag.CWD)
+                )
+        except UnknownCommandError as exc:
+            raise FileNotFoundError(errno.ENOENT, "no such program", str(exc)) from exc
+        except TimeoutError:
+            spent = time.perf_counter_ns() - started
+            return Fields().uint(Tag.TIMED_OUT, 1).uint(Tag.DURATION, spent)
+        await stream.output(outcome.stdout)
+        await stream.output(outcome.stderr, Channel.ERROR)
+        closing = Fields().uint(Tag.DURATION, time.perf_counter_ns() - started)
+        if outcome.signal:
+            return closing.uint(Tag.SIGNAL, outcome.signal)
+        return closing.uint(Tag.EXIT_CODE, outcome.exit_code)
+
+    async def _read_file(self, stream: _Stream) -> Fields:
+        content = self.state.files.read(stream.fields.get_text(Tag.PATH))
+        rest = content[stream.fields.get_uint(Tag.OFFSET) :]
+        await stream.output(rest)
+        return Fields().uint(Tag.SIZE, len(rest))
+
+    async def _write_file(self, stream: _Stream) -> Fields:
+        path, mode = stream.fields.get_text(Tag.PATH), stream.fields.get_uint(Tag.MODE)
+        content = await stream.whole_input()
+        self.state.files.write(path, content, mode)
+        return Fields().uint(Tag.SIZE, len(content))
+
+    async def _list(self, stream: _Stream) -> Fields:
+        for path, entry in self.state.files.list(stream.fields.get_text(Tag.PATH)):
+            record = _record(path, entry).encode()
+            await stream.output(_LENGTH.pack(len(record)) + record)
+        return Fields()
+
+    async def _stat(self, stream: _Stream) -> Fields:
+        path = stream.fields.get_text(Tag.PATH)
+        return _record(self.state.files.resolve(path), self.state.files.stat(path))
+
+    async def _make_directory(self, stream: _Stream) -> Fields:
+        self.state.files.make_directory(stream.fields.get_text(Tag.PATH))
+        return Fields()
+
+    async def _remove(self, stream: _Stream) -> Fields:
+        recursive = bool(stream.fields.get_uint(Tag.RECURSIVE))
+        self.state.files.remove(stream.fields.get_text(Tag.PATH), recursive=recursive)
+        return Fields()
+
+    async def _run_code(self, stream: _Stream) -> Fields:
+        if stream.fields.get_text(Tag.LANGUAGE) != "python":
+            message = "there is no kernel for that language"
+            raise _StreamEnded(Status.UNAVAILABLE, Fields().text(Tag.MESSAGE, message))
+        code = (await stream.whole_input()).decode("utf-8", "replace")
+        timeout_ms = stream.fields.get_uint(Tag.TIMEOUT)
+        timeout_s = timeout_ms / 1000 if timeout_ms else None
+        events = await asyncio.to_thread(self.state.kernel.run, code, timeout_s)
+        for event in events:
+            await stream.output(_EVENT.pack(len(event.payload), event.kind) + event.payload)
+        return Fields().uint(Tag.EXIT_CODE, events[-1].payload[0])
+
+    async def _forget_streams(self) -> None:
+        tasks = [stream.task for stream in self._streams.values() if stream.task]
+        self._streams.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _Ended(Exception):  # noqa: N818  makes the task group end its tasks
-    """The link is over."""
-
-
-def _set_event() -> asyncio.Event:
-    event = asyncio.Event()
-    event.set()
-    return event
-
-
-def _is_forked_identity(frame: Frame) -> bool:
-    if frame.type is not FrameType.OPEN or frame.channel != Operation.IDENTIFY:
-        return False
-    return Fields.decode(frame.payload).get_uint(Tag.FORKED) == 1
-
-
-def _failure(exc: OSError) -> Fields:
-    number = exc.errno or errno.EIO
-    name = exc.filename if isinstance(exc.filename, str) else ""
-    message = f"{name}: {os.strerror(number)}" if name else os.strerror(number)
-    return Fields().uint(Tag.ERRNO, number).text(Tag.MESSAGE, message)
+def _record(path: str, entry: Entry) -> Fields:
+    return (
+        Fields()
+        .text(Tag.NAME, posixpath.basename(path))
+        .text(Tag.PATH, path)
+        .uint(Tag.MODE, entry.mode)
+        .uint(Tag.SIZE, len(entry.content))
+        .uint(Tag.MTIME, entry.modified_at)
+    )

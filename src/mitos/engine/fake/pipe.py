@@ -1,18 +1,18 @@
-"""Byte flows inside one process, bounded like real pipes."""
+"""A byte stream between two ends in one process, bounded like a real pipe."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 
-__all__ = ["Flow", "PipeEnd", "pipe"]
+__all__ = ["PipeEnd", "pipe"]
 
 CAPACITY_BYTES = 1 << 20
 READ_BYTES = 1 << 18
 
 
-class Flow:
-    """One direction: a writer waits while it is full, a reader while it is empty."""
+class _Flow:
+    """One direction."""
 
     def __init__(self) -> None:
         self._chunks: deque[bytes] = deque()
@@ -21,7 +21,6 @@ class Flow:
         self._changed = asyncio.Condition()
 
     async def read(self) -> bytes:
-        """Waits for bytes; b"" once it is closed and drained."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._chunks or self._is_closed)
             if not self._chunks:
@@ -35,22 +34,15 @@ class Flow:
             return chunk
 
     async def write(self, data: bytes) -> None:
-        """Takes all of `data` or, when cancelled or closed, none of it.
-
-        Raises:
-            BrokenPipeError: it is closed.
-        """
         async with self._changed:
             await self._changed.wait_for(lambda: self._size < CAPACITY_BYTES or self._is_closed)
             if self._is_closed:
                 raise BrokenPipeError("the other end is gone")
-            if data:
-                self._chunks.append(data)
-                self._size += len(data)
-                self._changed.notify_all()
+            self._chunks.append(data)
+            self._size += len(data)
+            self._changed.notify_all()
 
     async def close(self) -> None:
-        """Ends it from either side; what is in it can still be read. Idempotent."""
         async with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -59,7 +51,7 @@ class Flow:
 class PipeEnd:
     """One end: a `ByteStream`."""
 
-    def __init__(self, incoming: Flow, outgoing: Flow) -> None:
+    def __init__(self, incoming: _Flow, outgoing: _Flow) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
 
@@ -80,5 +72,5 @@ class PipeEnd:
 
 def pipe() -> tuple[PipeEnd, PipeEnd]:
     """Two connected ends."""
-    one, other = Flow(), Flow()
+    one, other = _Flow(), _Flow()
     return PipeEnd(one, other), PipeEnd(other, one)
