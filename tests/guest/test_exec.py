@@ -29,7 +29,9 @@ ESCAPES = {
 
 
 def survivors(client: AgentClient) -> bytes:
-    return client.shell("ps axo args | grep '[s]leep 31415'; true").stdout
+    listing = client.shell("ps axo args")
+    assert listing.fields.get_int(Tag.EXIT_CODE) == 0, listing.stderr
+    return b"".join(line for line in listing.stdout.splitlines(True) if b"sleep 31415" in line)
 
 
 def test_output_and_exit_code_come_back(client: AgentClient) -> None:

@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,10 +118,17 @@ def serve(
         stream=sys.stderr,
         format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
     )
-    asyncio.run(_run(options))
+    try:
+        asyncio.run(_run(options))
+    except asyncio.CancelledError:
+        _say("stopped before it was ready")
+        sys.exit(1)
 
 
 async def _run(options: _Options) -> None:
+    this = asyncio.current_task()
+    assert this is not None
+    _on_stop(this.cancel)
     try:
         listener = http.bind(options.host, options.port)
     except OSError as exc:
@@ -148,9 +156,7 @@ async def _serve_until_told(node: Node, listener: socket.socket, options: _Optio
         base_url=base_url, api_key=options.api_key, is_mock=node.engine.name == FakeEngine.name
     )
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    _on_stop(stop.set)
     _raise_file_limit()
     listener.listen(http.BACKLOG)
     if options.port_file is not None:
@@ -164,6 +170,12 @@ async def _serve_until_told(node: Node, listener: socket.socket, options: _Optio
     await http.run(
         app.build(node, server_settings), listener, stop=stop.wait, end_requests=end_requests
     )
+
+
+def _on_stop(action: Callable[[], object]) -> None:
+    """What Ctrl-C and SIGTERM do from now on."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, action)
 
 
 def _raise_file_limit() -> None:

@@ -1,0 +1,144 @@
+"""`mitos serve` as a process, over the fake engine: whom it serves, how it starts and ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.leftovers import Leftovers
+
+DEADLINE_S = 15
+
+
+def command(home: Path, *options: str) -> list[str]:
+    argv = [sys.executable, "-m", "mitos.cli.main", "serve", "--home", str(home)]
+    return [*argv, "--scratch", str(home / "scratch"), "--engine", "fake", *options]
+
+
+def run(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """A start that must fail by itself."""
+    return subprocess.run(
+        command(home, *options), capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+
+
+@contextlib.contextmanager
+def running(home: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server that listens, and its URL."""
+    port_file = home / "port"
+    argv = command(home, "--addr", "127.0.0.1:0", "--port-file", str(port_file), *options)
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        while not (port_file.exists() and port_file.read_text().strip()):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "the server did not listen in time"
+            time.sleep(0.02)
+        yield process, f"http://127.0.0.1:{port_file.read_text().strip()}"
+    finally:
+        process.kill()
+        process.communicate(timeout=DEADLINE_S)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", ":0", "[::]:0"])
+def test_other_machines_are_not_served_without_a_key(tmp_path: Path, address: str) -> None:
+    ended = run(tmp_path, "--addr", address)
+
+    assert 2 == ended.returncode
+    assert "--api-key-file" in ended.stderr
+    assert "--allow-unauthenticated" in ended.stderr
+
+
+def test_a_key_file_must_hold_a_key(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("\n")
+
+    ended = run(tmp_path, "--addr", "127.0.0.1:0", "--api-key-file", str(key))
+
+    assert 2 == ended.returncode
+    assert "empty" in ended.stderr
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:http", "127.0.0.1:65536"])
+def test_an_address_must_be_one(tmp_path: Path, address: str) -> None:
+    ended = run(tmp_path, "--addr", address)
+
+    assert 2 == ended.returncode
+    assert "--addr" in ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    with running(tmp_path) as (process, url):
+        assert 200 == httpx.get(f"{url}/v1/health", trust_env=False).status_code
+        process.send_signal(number)
+        _, said = process.communicate(timeout=DEADLINE_S)
+
+    assert 0 == process.returncode, said
+    assert "mitos: stopping" in said
+
+
+def test_a_port_in_use_is_explained(tmp_path: Path) -> None:
+    with running(tmp_path) as (_, url):
+        ended = run(tmp_path, "--addr", url.removeprefix("http://"))
+
+    assert 1 == ended.returncode
+    assert "--addr" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_home_has_one_server(tmp_path: Path) -> None:
+    with running(tmp_path):
+        ended = run(tmp_path, "--addr", "127.0.0.1:0")
+
+    assert 1 == ended.returncode
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_key_is_asked_for_and_never_logged(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("mitos_live_secret\n")
+    with running(tmp_path, "--api-key-file", str(key)) as (process, url):
+        without = httpx.get(f"{url}/v1/sandboxes", trust_env=False)
+        header = {"Authorization": "Bearer mitos_live_secret"}
+        with_key = httpx.get(f"{url}/v1/sandboxes", headers=header, trust_env=False)
+        process.terminate()
+        _, said = process.communicate(timeout=DEADLINE_S)
+
+    assert (401, 200) == (without.status_code, with_key.status_code)
+    assert "/v1/sandboxes" in said
+    assert "mitos_live_secret" not in said
+
+
+@pytest.mark.real
+def test_a_signal_in_the_middle_of_a_build_leaves_nothing(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        pytest.skip("root filesystems are built as root on Debian")
+    leftovers = Leftovers(tmp_path)
+    process = subprocess.Popen(
+        command(tmp_path, "--addr", "127.0.0.1:0", "--prepare", "base"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("mitos: ")
+        process.terminate()
+        _, said = process.communicate(timeout=DEADLINE_S)
+    finally:
+        process.kill()
+        process.wait(DEADLINE_S)
+
+    assert 1 == process.returncode, said
+    assert "Traceback" not in said
+    assert leftovers.found() == []
