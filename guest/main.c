@@ -5,6 +5,7 @@
  *     exec.c     EXEC            process.c  starting and reaping, tree.c killing with all descendants
  *     file.c     READ_FILE WRITE_FILE LIST STAT MKDIR       remove.c  REMOVE
  *     kernel.c   RUN_CODE        identity.c IDENTIFY        environment.c  the variables they share
+ *     vitals.c   PROCESSES SIGNAL VITALS                    table.c  what /proc says
  *
  * Nothing in the loop waits for a slow stream: descriptors do not block, and files move one portion a turn. */
 #define _GNU_SOURCE
@@ -16,6 +17,7 @@
 #include "process.h"
 #include "remove.h"
 #include "stream.h"
+#include "vitals.h"
 
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -40,6 +42,9 @@ const struct operation *const operations[] = {
 	[OPERATION_MKDIR] = &mkdir_operation,
 	[OPERATION_REMOVE] = &remove_operation,
 	[OPERATION_RUN_CODE] = &run_code_operation,
+	[OPERATION_PROCESSES] = &processes_operation,
+	[OPERATION_SIGNAL] = &signal_operation,
+	[OPERATION_VITALS] = &vitals_operation,
 };
 const size_t operation_count = sizeof operations / sizeof *operations;
 
@@ -84,6 +89,7 @@ static void prepare_operations(void)
 	remove_prepare();
 	kernel_prepare();
 	identity_prepare();
+	vitals_prepare();
 }
 
 static void pump_operations(void)
@@ -93,6 +99,7 @@ static void pump_operations(void)
 	remove_pump();
 	kernel_pump();
 	identity_pump();
+	vitals_pump();
 }
 
 int main(void)

@@ -373,6 +373,14 @@ int process_status(const struct process *process)
 	return atomic_load(&process->status);
 }
 
+bool process_is_supervisor(pid_t id)
+{
+	for (const struct process *process = processes; process; process = process->next)
+		if (process->supervisor == id)
+			return true;
+	return false;
+}
+
 bool process_kill_tree(struct process *process)
 {
 	if (process->supervisor) {

@@ -44,6 +44,9 @@ int process_status(const struct process *process);
 /* Kills the process and all its descendants; true when none is left. Call again until then. */
 bool process_kill_tree(struct process *process);
 
+/* True for a supervisor of ours: not for others to signal. */
+bool process_is_supervisor(pid_t id);
+
 /* The event loop's part: waits for ended processes, and takes note of them. */
 void process_prepare(void);
 void process_reap(void);

@@ -14,9 +14,9 @@ from tests.server import calling
 from tests.server.calling import END_STREAM, JSON_STREAM, SERVICE, envelope
 from tests.server.serving import Server
 
-UNARY = ["List", "Stat", "Mkdir", "Remove"]
-LATER_UNARY = ["Processes", "Signal", "Fork", "Checkpoint", "ExtendLifetime", "Budget"]
-LATER_STREAMS = ["Archive", "Watch", "PortForward", "Vitals", "Upload"]
+UNARY = ["List", "Stat", "Mkdir", "Remove", "Processes", "Signal"]
+LATER_UNARY = ["Fork", "Checkpoint", "ExtendLifetime", "Budget"]
+LATER_STREAMS = ["Archive", "Watch", "PortForward", "Upload"]
 
 
 # Refusals by HTTP

@@ -25,6 +25,7 @@ from typing import TypeVar
 
 from mitos.node.identity import Identity
 from mitos.node.link import Closed, Link, LinkLostError, LinkStream
+from mitos.node.process import MAX_INT32, ProcessReading
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.link import (
     PAYLOAD_LIMIT,
@@ -67,6 +68,7 @@ TRANSFER_DEADLINE_S = 120.0
 
 CODE_LIMIT_BYTES = 32 << 20
 LISTING_LIMIT_BYTES = 64 << 20
+MAX_SIGNAL = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,19 +231,11 @@ class Guest:
 
     async def list_directory(self, path: str) -> list[FileEntry]:
         """The entries, sorted by name; for a path that is no directory, that one entry."""
-        listing = bytearray()
         fields = Fields().text(Tag.PATH, _path(path))
         async with self._stream(Operation.LIST, fields) as stream:
-            while (chunk := await _step(stream.read())) is not None:
-                listing += chunk[1]
-                if len(listing) > LISTING_LIMIT_BYTES:
-                    raise ApiError(
-                        "file_failed",
-                        f"the listing of {path!r} is over {LISTING_LIMIT_BYTES >> 20} MiB",
-                        connect=ConnectCode.RESOURCE_EXHAUSTED,
-                    )
+            listing = await _listing(stream, f"listing of {path!r}")
             _check(await stream.finish(), path)
-            return [_entry(entry) for entry in decode_entries(bytes(listing))]
+            return [_entry(entry) for entry in decode_entries(listing)]
 
     async def stat(self, path: str) -> FileEntry:
         """What is at the path, links not followed."""
@@ -272,6 +266,36 @@ class Guest:
             finally:
                 feeder.cancel()
                 await asyncio.gather(feeder, return_exceptions=True)
+
+    async def read_processes(self) -> ProcessReading:
+        """One reading of all processes."""
+        async with self._stream(Operation.PROCESSES, Fields()) as stream:
+            listing = await _listing(stream, "table of processes")
+            return ProcessReading.of(listing, _check(await _step(stream.finish()), ""))
+
+    async def signal(self, pid: int, number: int) -> None:
+        """Sends a signal to one process.
+
+        Args:
+            pid: above 1; process 1 is the agent.
+            number: 1 to 64.
+
+        Raises:
+            ApiError: `not_found` when no process has the id; `invalid_input` for a number out of
+                range, and with Connect code `permission_denied` for a process of the agent's own.
+        """
+        _check_signal(pid, number)
+        fields = Fields().uint(Tag.PID, pid).uint(Tag.SIGNAL, number)
+        async with self._stream(Operation.SIGNAL, fields) as stream:
+            closed = await _step(stream.finish())
+            if closed.status is Status.FAILED:
+                raise _signal_error(closed.fields.get_uint(Tag.ERRNO), pid)
+            _check(closed, "")
+
+    async def count_processes(self) -> int:
+        """How many processes there are, the agent included."""
+        answer = await self._call(Operation.VITALS, Fields(), "")
+        return min(answer.get_uint(Tag.PROCESS_COUNT), MAX_INT32)
 
     async def identify(self, identity: Identity, *, forked: bool, deadline_s: float) -> None:
         """Gives the machine its identity and fresh entropy, and checks that it took them.
@@ -369,6 +393,20 @@ async def _step(step: Awaitable[_T]) -> _T:
         raise _stalled() from None
 
 
+async def _listing(stream: LinkStream, what: str) -> bytes:
+    """All output of a stream whose answer is a list."""
+    listing = bytearray()
+    while (chunk := await _step(stream.read())) is not None:
+        listing += chunk[1]
+        if len(listing) > LISTING_LIMIT_BYTES:
+            raise ApiError(
+                "file_failed",
+                f"the {what} is over {LISTING_LIMIT_BYTES >> 20} MiB",
+                connect=ConnectCode.RESOURCE_EXHAUSTED,
+            )
+    return bytes(listing)
+
+
 def _stalled() -> ApiError:
     return ApiError(
         "exec_timeout",
@@ -443,6 +481,38 @@ def _check(closed: Closed, path: str) -> Fields:
         cause=message,
         context={"path": path},
         connect=_CONNECT_OF_ERRNO.get(number, ConnectCode.INTERNAL),
+    )
+
+
+def _check_signal(pid: int, number: int) -> None:
+    if pid <= 1:
+        raise ApiError(
+            "invalid_input",
+            f"process {pid} cannot be signalled",
+            remediation="Name a process above 1; to end the sandbox, terminate it.",
+        )
+    if not 1 <= number <= MAX_SIGNAL:
+        raise ApiError(
+            "invalid_input",
+            f"signal {number} is not a number from 1 to {MAX_SIGNAL}",
+            remediation="Send a POSIX number, such as 15 to ask a process to end.",
+        )
+
+
+def _signal_error(number: int, pid: int) -> ApiError:
+    if number == errno.ESRCH:
+        return ApiError(
+            "not_found",
+            f"no process {pid} in this sandbox",
+            remediation="Look the id up with Processes; the process may have ended.",
+            context={"pid": str(pid)},
+        )
+    return ApiError(
+        "invalid_input",
+        f"process {pid} belongs to the agent and cannot be signalled",
+        remediation="Signal the command it watches over: the process whose parent it is.",
+        context={"pid": str(pid)},
+        connect=ConnectCode.PERMISSION_DENIED,
     )
 
 

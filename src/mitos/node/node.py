@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -27,6 +27,7 @@ from pathlib import Path
 from mitos.engine.base import Blank, Engine, EngineError, MachineEnd, Resources, Snapshot
 from mitos.host import lock
 from mitos.images.store import ImageStore
+from mitos.node import vitals
 from mitos.node.deadline import Reaper
 from mitos.node.guest import Guest
 from mitos.node.idempotency import Keyring
@@ -325,6 +326,19 @@ class Node:
             ApiError: also `too_many_streams`.
         """
         return self._sandbox(sandbox_id).stream()
+
+    def vitals(self, sandbox_id: str, interval_s: float) -> AsyncGenerator[vitals.Vitals]:
+        """Samples of a sandbox as a whole, until it ends or the caller stops.
+
+        Args:
+            sandbox_id: a running sandbox.
+            interval_s: seconds between two samples; the first comes at once.
+
+        Raises:
+            ApiError: `not_found`, `idle_timeout`, or `failed_precondition` while it is paused.
+        """
+        machine = self._sandbox(sandbox_id).machine
+        return vitals.watch(lambda: self.guest(sandbox_id), machine, interval_s=interval_s)
 
     # Inside
 

@@ -16,6 +16,7 @@ from connectrpc.errors import ConnectError
 from connectrpc.request import RequestContext
 from protobuf import Oneof
 
+from mitos.node import vitals
 from mitos.node.guest import Command, CommandExit, ExecRequest, FileEntry, Guest, Terminal
 from mitos.node.node import Node, check_timeout
 from mitos.server import stream
@@ -31,6 +32,9 @@ __all__ = ["RuntimeService"]
 
 CHUNK_BYTES = 32 * 1024
 """Largest piece of output or file content in one message, as the contract says."""
+
+MIN_VITALS_INTERVAL_S = 1
+"""Also what no interval, or one below 0, means."""
 
 _Context = RequestContext[Any, Any]
 _Stdout = Oneof[Literal["stdout"], bytes]
@@ -120,6 +124,29 @@ class RuntimeService(Sandbox):
         with self._guest(ctx) as guest:
             await guest.remove(request.path)
             return pb.RemoveResponse()
+
+    async def processes(self, _request: pb.ProcessesRequest, ctx: _Context, /) -> pb.ProcessList:
+        """What runs in the sandbox, with shares of CPU over 100 ms."""
+        with self._guest(ctx) as guest:
+            found = await vitals.read_processes(guest)
+            return pb.ProcessList(processes=[_process_info(each) for each in found])
+
+    async def signal(self, request: pb.SignalRequest, ctx: _Context, /) -> pb.SignalResponse:
+        """Signals one process; never the agent."""
+        with self._guest(ctx) as guest:
+            await guest.signal(request.pid, request.signal)
+            return pb.SignalResponse()
+
+    async def vitals(
+        self, request: pb.VitalsRequest, ctx: _Context, /
+    ) -> AsyncGenerator[pb.GuestVitals]:
+        """Samples of the whole sandbox, until it ends or the client goes away."""
+        with _connect_errors():
+            interval_s = max(request.interval_seconds, MIN_VITALS_INTERVAL_S)
+            samples = self._node.vitals(self._sandbox_id(ctx), interval_s)
+            async with aclosing(samples):
+                async for sample in samples:
+                    yield _guest_vitals(sample)
 
     async def run_code_stream(
         self, request: pb.RunCodeStreamRequest, ctx: _Context, /
@@ -333,6 +360,28 @@ async def _contents(request: AsyncIterator[pb.WriteFileRequest]) -> AsyncIterato
     async for message in request:
         if message.msg is not None and message.msg.field == "data":
             yield message.msg.value
+
+
+def _process_info(found: vitals.ProcessInfo) -> pb.ProcessInfo:
+    return pb.ProcessInfo(
+        pid=found.pid,
+        ppid=found.ppid,
+        command=found.command,
+        state=found.state,
+        cpu_percent=found.cpu_percent,
+        rss_bytes=found.rss_bytes,
+    )
+
+
+def _guest_vitals(sample: vitals.Vitals) -> pb.GuestVitals:
+    """A sample as a message. Steal and balloon stay 0: a gVisor sandbox has neither."""
+    return pb.GuestVitals(
+        sampled_at_unix=sample.sampled_at_unix,
+        cpu_percent=sample.cpu_percent,
+        mem_used_bytes=sample.memory_used_bytes,
+        mem_total_bytes=sample.memory_total_bytes,
+        process_count=sample.process_count,
+    )
 
 
 def _file_info(entry: FileEntry) -> pb.FileInfo:

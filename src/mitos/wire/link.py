@@ -87,6 +87,9 @@ class Operation(enum.IntEnum):
     MKDIR = 7
     REMOVE = 8
     RUN_CODE = 9
+    PROCESSES = 10
+    SIGNAL = 11
+    VITALS = 12
 
 
 class Channel(enum.IntEnum):
@@ -155,6 +158,13 @@ class Tag(enum.IntEnum):
     COMMAND_ID = 37
     LOST = 38
     KERNEL_PID = 39
+    PARENT_PID = 60
+    STATE = 61
+    CPU_TIME = 62
+    RESIDENT = 63
+    START_TIME = 64
+    CLOCK = 65
+    PROCESS_COUNT = 66
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,138 @@
+"""What a sandbox is doing: its processes and their shares of CPU, and the sandbox as a whole.
+
+Two sources, each for what only it knows. The agent reads the processes (`guest/vitals.c`). The
+engine measures the memory and CPU of the whole sandbox on the host, where its limits are applied:
+the guest's kernel is part of what counts there, and gVisor's own totals of CPU time are zeros.
+Shares of CPU are always the difference of two readings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+
+from mitos.engine.base import EngineError, Machine, Usage
+from mitos.node.guest import Guest
+from mitos.node.process import ProcessReading
+from mitos.wire.errors import ApiError
+
+__all__ = ["ProcessInfo", "Vitals", "read_processes", "watch"]
+
+WINDOW_S = 0.1
+"""How far apart the two readings of a share are; also how soon the first vitals come."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """A process of a sandbox.
+
+    Attributes:
+        command: the program's name; never its arguments.
+        state: one letter: R S D Z T.
+        cpu_percent: share of one CPU over the last 100 ms, so 200 for two busy threads.
+        rss_bytes: resident memory.
+    """
+
+    pid: int
+    ppid: int
+    command: str
+    state: str
+    cpu_percent: float
+    rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """A sandbox as a whole, measured on the host.
+
+    Attributes:
+        sampled_at_unix: seconds.
+        cpu_percent: share of all its CPUs since the sample before, 0 to 100.
+        memory_used_bytes: what counts against its limit, the guest's kernel included.
+        memory_total_bytes: the limit.
+        process_count: processes inside, the agent included.
+    """
+
+    sampled_at_unix: int
+    cpu_percent: float
+    memory_used_bytes: int
+    memory_total_bytes: int
+    process_count: int
+
+
+async def read_processes(guest: Guest) -> list[ProcessInfo]:
+    """The processes of a sandbox, by id, after watching them for 100 ms.
+
+    Raises:
+        ApiError: the sandbox ended, or does not answer.
+    """
+    before = await guest.read_processes()
+    await asyncio.sleep(WINDOW_S)
+    return _shares(before, await guest.read_processes())
+
+
+def _shares(before: ProcessReading, now: ProcessReading) -> list[ProcessInfo]:
+    window_ns = max(1, now.clock_ns - before.clock_ns)
+    earlier: Mapping[tuple[int, int], int] = {
+        (entry.pid, entry.start_ticks): entry.cpu_ns for entry in before.entries
+    }
+    return [
+        ProcessInfo(
+            pid=entry.pid,
+            ppid=entry.ppid,
+            command=entry.name,
+            state=entry.state,
+            # One that is new did all its work within the window.
+            cpu_percent=max(0, entry.cpu_ns - earlier.get((entry.pid, entry.start_ticks), 0))
+            / window_ns
+            * 100,
+            rss_bytes=entry.resident_bytes,
+        )
+        for entry in sorted(now.entries, key=lambda entry: entry.pid)
+    ]
+
+
+async def watch(
+    find_guest: Callable[[], Guest], machine: Machine, *, interval_s: float
+) -> AsyncGenerator[Vitals]:
+    """Yields the first sample after 100 ms, then one every `interval_s` seconds, without end.
+
+    Args:
+        find_guest: asked anew for each sample; raises once the sandbox is paused or has ended.
+        machine: the sandbox's machine.
+        interval_s: seconds between two samples.
+
+    Raises:
+        ApiError: what `find_guest` raises; or the sandbox ended, or does not answer.
+    """
+    before, read_at = await _usage(machine), time.monotonic()
+    wait_s = WINDOW_S
+    while True:
+        await asyncio.sleep(wait_s)
+        count = await find_guest().count_processes()
+        now, at = await _usage(machine), time.monotonic()
+        spec = machine.spec.resources
+        used = (now.cpu_seconds - before.cpu_seconds) / (at - read_at) / spec.vcpu_count
+        total = spec.memory_mib << 20
+        yield Vitals(
+            sampled_at_unix=int(time.time()),
+            cpu_percent=min(100.0, max(0.0, used * 100)),
+            memory_used_bytes=min(now.memory_bytes, total),
+            memory_total_bytes=total,
+            process_count=count,
+        )
+        before, read_at, wait_s = now, at, interval_s
+
+
+async def _usage(machine: Machine) -> Usage:
+    try:
+        return await machine.usage()
+    except EngineError as exc:
+        raise ApiError(
+            "not_found",
+            "the sandbox has ended",
+            cause=str(exc),
+            remediation="Create a new sandbox.",
+        ) from exc
