@@ -2,7 +2,9 @@
 
 A *blank* is a prepared machine waiting for a restore, the same for every snapshot of an equal spec.
 A *warm* sandbox is a template's snapshot already restored and answering. One background task
-refills both, one machine at a time, and stands aside while a create or fork is running.
+refills both, one machine at a time, and stands aside while a create or fork is running and shortly
+after: who creates a sandbox often forks it next, and both want the processors to themselves. A
+template whose last warm sandbox was taken is not kept waiting.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
 
@@ -25,6 +28,9 @@ from mitos.wire.errors import ApiError
 __all__ = ["Pool"]
 
 _log = logging.getLogger(__name__)
+
+QUIET_S = 0.25
+"""How long nobody must have wanted a machine before what can wait is refilled."""
 
 RETRY_S = 5.0
 """Pause after a failed refill: a full disk does not get better in a tight loop."""
@@ -49,6 +55,7 @@ class Pool:
         self._warm: dict[str, deque[Launched]] = defaultdict(deque)
         self._templates: dict[str, Template] = {}
         self._foreground = 0
+        self._quiet_from = 0.0
         self._wake = asyncio.Event()
         self._refiller: asyncio.Task[None] | None = None
 
@@ -87,6 +94,7 @@ class Pool:
             yield
         finally:
             self._foreground -= 1
+            self._quiet_from = time.monotonic() + QUIET_S
             self._wake.set()
 
     async def take_warm(self, template_id: str) -> Launched | None:
@@ -130,20 +138,25 @@ class Pool:
             try:
                 while not self._foreground and await self._refill_one():
                     pass
+                wait_s = self._quiet_from - time.monotonic()
             except (EngineError, ApiError) as exc:
                 _log.warning("refilling the pool failed, next try in %.0f s: %s", RETRY_S, exc)
                 await asyncio.sleep(RETRY_S)
                 continue
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s if wait_s > 0 else None):
+                    await self._wake.wait()
 
     async def _refill_one(self) -> bool:
-        """Makes one thing that is missing; False when nothing is."""
+        """Makes one thing that is missing; False when nothing is, or what is can wait."""
+        is_quiet = time.monotonic() >= self._quiet_from
+        wanted_warm = self._settings.warm_per_template if is_quiet else 1
         for template_id, template in list(self._templates.items()):
-            if len(self._warm[template_id]) < self._settings.warm_per_template:
+            if len(self._warm[template_id]) < min(wanted_warm, self._settings.warm_per_template):
                 await self._add_warm(template_id, template)
                 return True
         for spec, wanted in self._wanted_blanks.items():
-            if len(self._blanks[spec]) < wanted:
+            if is_quiet and len(self._blanks[spec]) < wanted:
                 blank = await self._engine.prepare(spec)
                 self._blanks[spec].append(blank)
                 return True
