@@ -35,10 +35,11 @@ def test_a_call_is_answered_as_the_vector_says(
 ) -> None:
     for command in vector.get("before", []):
         calling.run(server, sandbox, command)
+    requests = [_filled(server, sandbox, request) for request in vector["requests"]]
     answers: list[dict[str, Any]] = []
     error: dict[str, Any] | None = None
     try:
-        with transport.call(server, vector["rpc"], sandbox, *vector["requests"]) as messages:
+        with transport.call(server, vector["rpc"], sandbox, *requests) as messages:
             for message in messages:
                 answers.append(message)
                 if len(answers) == vector.get("take"):
@@ -50,6 +51,15 @@ def test_a_call_is_answered_as_the_vector_says(
     check_answers(_joined(answers), vector.get("responses", []))
     for command, output in vector.get("after", {}).items():
         _wait_for(server, sandbox, command, output)
+
+
+def _filled(server: Server, sandbox: str, request: Any) -> Any:
+    """The request, with `{"$sh": command}` replaced by what the command prints."""
+    if not isinstance(request, dict):
+        return request
+    if set(request) == {"$sh"}:
+        return calling.run(server, sandbox, request["$sh"])[0].strip()
+    return {name: _filled(server, sandbox, value) for name, value in request.items()}
 
 
 def check_error(error: dict[str, Any] | None, expected: dict[str, Any] | None) -> None:
