@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import socket
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+from starlette.types import ASGIApp
 
 from mitos.engine.gvisor import GvisorEngine, GvisorSettings
 from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog
@@ -102,9 +103,20 @@ class Server:
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, *, settings: ServerSettings | None = None, **node_settings: Any
+    folder: Path,
+    *,
+    settings: ServerSettings | None = None,
+    wrap: Callable[[ASGIApp], ASGIApp] = lambda application: application,
+    **node_settings: Any,
 ) -> Iterator[Server]:
-    """Starts a server with the template `python` ready, and stops it afterwards."""
+    """Starts a server with the template `python` ready, and stops it afterwards.
+
+    Args:
+        folder: for all its files.
+        settings: of the server.
+        wrap: puts something around the application, such as an observer.
+        node_settings: what differs from an ordinary node.
+    """
     home = _new_home(folder)
     leftovers = Leftovers(home)
     wanted = {"warm_per_template": 2, "blanks_per_spec": 0, **node_settings}
@@ -126,7 +138,9 @@ def serving(
         thread = threading.current_thread()
         started.set_result(Server(url, port, node, loop, stop, thread, own.api_key))
         try:
-            await http.run(app.build(node, own), listener, stop=stop.wait, end_requests=node.close)
+            await http.run(
+                wrap(app.build(node, own)), listener, stop=stop.wait, end_requests=node.close
+            )
         finally:
             listener.close()
             await node.close()

@@ -15,9 +15,9 @@ from mitos.wire._generated.sandbox.v1 import sandbox_pb as pb
 from tests.server.calling import COMPRESSED, END_STREAM, SERVICE, envelope
 from tests.server.serving import DEADLINE_S, Server
 
-__all__ = ["TRANSPORTS", "Transport", "WireError"]
+__all__ = ["SHAPES", "TRANSPORTS", "Transport", "WireError"]
 
-_SHAPES: dict[str, tuple[type[Message], type[Message], bool]] = {
+SHAPES: dict[str, tuple[type[Message], type[Message], bool]] = {
     "Exec": (pb.ExecRequest, pb.ExecResponse, True),
     "ExecStream": (pb.ExecStreamRequest, pb.ExecResponse, True),
     "ReadFile": (pb.ReadFileRequest, pb.Chunk, True),
@@ -67,7 +67,7 @@ class Transport:
         Raises:
             WireError: while iterating, the error that ended the call.
         """
-        request_type, _, streams = _SHAPES[rpc]
+        request_type, _, streams = SHAPES[rpc]
         written = [self._write(request_type, request) for request in requests]
         content = b"".join(map(envelope, written)) if streams else written[0]
         codec = "json" if self.is_json else "proto"
@@ -95,7 +95,7 @@ class Transport:
         body = response.read()
         if response.status_code != 200:
             raise WireError(json.loads(body))
-        yield self._read(_SHAPES[rpc][1], body)
+        yield self._read(SHAPES[rpc][1], body)
 
     def _stream(self, rpc: str, response: httpx.Response) -> Iterator[dict[str, Any]]:
         assert response.status_code == 200, response.read()
@@ -112,7 +112,7 @@ class Transport:
                         raise WireError(error)
                     assert not received, "bytes after the end of the stream"
                     return
-                yield self._read(_SHAPES[rpc][1], payload)
+                yield self._read(SHAPES[rpc][1], payload)
         raise AssertionError("the stream has no end")
 
     def _write(self, kind: type[Message], body: dict[str, Any]) -> bytes:
