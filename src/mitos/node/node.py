@@ -233,6 +233,11 @@ class Node:
         """Every live sandbox, oldest first."""
         return [sandbox.record() for sandbox in self._sandboxes.values()]
 
+    async def usages(self) -> list[vitals.SandboxUsage]:
+        """What each live sandbox costs; one that ends meanwhile is left out."""
+        found = await asyncio.gather(*map(vitals.measure, self._sandboxes.values()))
+        return [usage for usage in found if usage is not None]
+
     def get_sandbox(self, sandbox_id: str) -> SandboxRecord:
         """One sandbox.
 

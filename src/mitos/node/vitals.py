@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from mitos.engine.base import EngineError, Machine, Usage
 from mitos.node.guest import Guest
 from mitos.node.process import ProcessReading
+from mitos.node.sandbox import Sandbox
 from mitos.wire.errors import ApiError
 
-__all__ = ["ProcessInfo", "Vitals", "read_processes", "watch"]
+__all__ = ["ProcessInfo", "SandboxUsage", "Vitals", "measure", "read_processes", "watch"]
 
 WINDOW_S = 0.1
 """How far apart the two readings of a share are; also how soon the first vitals come."""
@@ -60,6 +61,31 @@ class Vitals:
     memory_used_bytes: int
     memory_total_bytes: int
     process_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxUsage:
+    """What a sandbox costs the machine it runs on."""
+
+    sandbox_id: str
+    template_id: str
+    memory_bytes: int
+    memory_limit_bytes: int
+
+
+async def measure(sandbox: Sandbox) -> SandboxUsage | None:
+    """What a sandbox costs now; None when it ended meanwhile."""
+    machine = sandbox.machine
+    try:
+        usage = await machine.usage()
+    except EngineError:
+        return None
+    return SandboxUsage(
+        sandbox_id=sandbox.id,
+        template_id=sandbox.template_id,
+        memory_bytes=usage.memory_bytes,
+        memory_limit_bytes=machine.spec.resources.memory_mib << 20,
+    )
 
 
 async def read_processes(guest: Guest) -> list[ProcessInfo]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mitos.engine.base import Resources
@@ -17,6 +17,7 @@ from mitos.node.sandbox import SandboxRecord
 from mitos.node.template import TemplateRecord
 from mitos.server.auth import authorize
 from mitos.server.journal import note_sandbox
+from mitos.server.operations import Operations
 from mitos.server.settings import ServerSettings
 from mitos.wire.errors import ApiError
 from mitos.wire.ids import ID_PATTERN, is_valid_id
@@ -34,10 +35,13 @@ _Handler = Callable[["_Call"], Awaitable[object]]
 class _Call:
     """One request, with what every handler needs of it."""
 
-    def __init__(self, request: Request, node: Node, settings: ServerSettings) -> None:
+    def __init__(
+        self, request: Request, node: Node, settings: ServerSettings, operations: Operations
+    ) -> None:
         self._request = request
         self.node = node
         self.settings = settings
+        self.operations = operations
 
     @property
     def idempotency_key(self) -> str | None:
@@ -75,20 +79,20 @@ class _Call:
 
 def routes(node: Node, settings: ServerSettings) -> list[Route]:
     """The control plane's routes."""
+    operations = Operations(node, settings)
 
     def route(method: str, path: str, handler: _Handler, *, is_open: bool = False) -> Route:
         async def serve(request: Request) -> Response:
             if not is_open:
                 authorize(request.headers.get("authorization"), settings.api_key)
-            result = await handler(_Call(request, node, settings))
+            result = await handler(_Call(request, node, settings, operations))
             return result if isinstance(result, Response) else JSONResponse(result)
 
         return Route(path, serve, methods=[method], name=handler.__name__.lstrip("_"))
 
     return [
         route("GET", "/v1/health", _health, is_open=True),
-        route("GET", "/healthz", _healthz, is_open=True),
-        route("GET", "/readyz", _healthz, is_open=True),
+        *operations.routes(),
         route("POST", "/v1/templates", _create_template),
         route("GET", "/v1/templates", _list_templates),
         route("GET", "/v1/templates/{id}", _get_template),
@@ -111,10 +115,6 @@ async def _health(call: _Call) -> object:
         "templates": len(call.node.list_templates()),
         "sandboxes": len(call.node.list_sandboxes()),
     }
-
-
-async def _healthz(call: _Call) -> object:
-    return PlainTextResponse(f"ok ({'mock' if call.settings.is_mock else call.node.engine.name})\n")
 
 
 async def _create_template(call: _Call) -> object:
@@ -155,6 +155,7 @@ async def _create_sandbox(call: _Call) -> object:
         _checked_id(body.get("id"), "sandbox"),
         idempotency_key=call.idempotency_key,
     )
+    call.operations.observe_fork(record.fork_time_ms / 1000)
     return _sandbox(record, call)
 
 
@@ -166,6 +167,7 @@ async def _fork(call: _Call) -> object:
 async def _fork_from(call: _Call, source_id: str, body: _Body) -> object:
     child_ids = _child_ids(body)
     records = await call.node.fork(source_id, child_ids, idempotency_key=call.idempotency_key)
+    call.operations.observe_fork(records[0].fork_time_ms / 1000)
     answer = _sandbox(records[0], call)
     if "ids" in body:
         answer["children"] = [_sandbox(record, call) for record in records]
