@@ -6,6 +6,7 @@
  *     file.c     READ_FILE WRITE_FILE LIST STAT MKDIR       remove.c  REMOVE
  *     kernel.c   RUN_CODE        identity.c IDENTIFY        environment.c  the variables they share
  *     vitals.c   PROCESSES SIGNAL VITALS                    table.c  what /proc says
+ *     relay.c    DIAL
  *
  * Nothing in the loop waits for a slow stream: descriptors do not block, and files move one portion a turn. */
 #define _GNU_SOURCE
@@ -15,6 +16,7 @@
 #include "kernel.h"
 #include "poller.h"
 #include "process.h"
+#include "relay.h"
 #include "remove.h"
 #include "stream.h"
 #include "vitals.h"
@@ -45,6 +47,7 @@ const struct operation *const operations[] = {
 	[OPERATION_PROCESSES] = &processes_operation,
 	[OPERATION_SIGNAL] = &signal_operation,
 	[OPERATION_VITALS] = &vitals_operation,
+	[OPERATION_DIAL] = &dial_operation,
 };
 const size_t operation_count = sizeof operations / sizeof *operations;
 
@@ -90,6 +93,7 @@ static void prepare_operations(void)
 	kernel_prepare();
 	identity_prepare();
 	vitals_prepare();
+	relay_prepare();
 }
 
 static void pump_operations(void)
@@ -100,6 +104,7 @@ static void pump_operations(void)
 	kernel_pump();
 	identity_pump();
 	vitals_pump();
+	relay_pump();
 }
 
 int main(void)

@@ -289,6 +289,11 @@ size_t stream_send(struct stream *stream, enum channel channel, const uint8_t *d
 	return sent;
 }
 
+void stream_end_output(struct stream *stream, enum channel channel)
+{
+	send_frame(FRAME_EOF, stream->id, (uint8_t)channel, NULL, 0);
+}
+
 void stream_consumed(struct stream *stream, size_t size)
 {
 	stream->consumed += (uint32_t)size;

@@ -52,6 +52,8 @@ uint8_t *stream_reserve(size_t size);
 void stream_commit(struct stream *stream, enum channel channel, size_t size);
 /* Sends as much of `data` as there is room for; returns how much. */
 size_t stream_send(struct stream *stream, enum channel channel, const uint8_t *data, size_t size);
+/* Says that nothing more comes on the channel; the stream stays open for input. */
+void stream_end_output(struct stream *stream, enum channel channel);
 /* Says that `size` bytes of input are dealt with, so that the peer may send as many more. */
 void stream_consumed(struct stream *stream, size_t size);
 

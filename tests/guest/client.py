@@ -34,6 +34,7 @@ class Stream:
     outputs: dict[int, bytearray] = field(default_factory=lambda: {1: bytearray(), 2: bytearray()})
     send_credit: int = INITIAL_CREDIT
     owed: int = 0
+    output_ended: bool = False
     status: Status | None = None
     fields: Fields = field(default_factory=Fields)
 
@@ -108,6 +109,9 @@ class AgentClient:
             assert stream.owed <= INITIAL_CREDIT
             if self.gives_credit and stream.owed >= INITIAL_CREDIT // 4:
                 self.give_credit(stream)
+        elif frame.type is FrameType.EOF:
+            assert frame.channel == Channel.OUTPUT
+            stream.output_ended = True
         elif frame.type is FrameType.CREDIT:
             stream.send_credit += int.from_bytes(frame.payload, "big")
         elif frame.type is FrameType.CLOSE:

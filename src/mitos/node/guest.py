@@ -53,6 +53,7 @@ __all__ = [
     "Guest",
     "Output",
     "Terminal",
+    "Tunnel",
 ]
 
 DEADLINE_EXIT_CODE = 124
@@ -69,6 +70,7 @@ TRANSFER_DEADLINE_S = 120.0
 CODE_LIMIT_BYTES = 32 << 20
 LISTING_LIMIT_BYTES = 64 << 20
 MAX_SIGNAL = 64
+MAX_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,52 @@ def _command_exit(closed: Closed) -> CommandExit:
     return CommandExit(fields.get_int(Tag.EXIT_CODE), duration_s)
 
 
+class Tunnel:
+    """A connection to a port of the sandbox, under way: bytes both ways.
+
+    Args:
+        stream: of a `DIAL`.
+        port: for error texts.
+    """
+
+    def __init__(self, stream: LinkStream, port: int) -> None:
+        self._stream = stream
+        self._port = port
+
+    async def read(self) -> bytes:
+        """The next bytes from the port, or b"" when it has said all it had to say.
+
+        Raises:
+            ApiError: with Connect code `unavailable` when nothing listens there.
+        """
+        chunk = await self._stream.read()
+        if chunk is not None:
+            return chunk[1]
+        if self._stream.closed is not None and self._stream.closed.status is Status.FAILED:
+            raise _unreachable(self._port, self._stream.closed)
+        return b""
+
+    async def write(self, data: bytes) -> bool:
+        """Sends bytes, waiting while the port does not read; False when it is gone."""
+        return await self._stream.send(data)
+
+    async def write_eof(self) -> None:
+        """Says that nothing more comes. Idempotent."""
+        await self._stream.send_eof()
+
+
+def _unreachable(port: int, closed: Closed) -> ApiError:
+    return ApiError(
+        "internal",
+        f"port {port} of the sandbox cannot be reached",
+        cause=closed.fields.get_text(Tag.MESSAGE),
+        remediation=f"Start a server on port {port} inside the sandbox, then try again.",
+        context={"port": str(port)},
+        status=502,
+        connect=ConnectCode.UNAVAILABLE,
+    )
+
+
 class Guest:
     """A client of one agent. Any number of calls may run at the same time.
 
@@ -266,6 +314,18 @@ class Guest:
             finally:
                 feeder.cancel()
                 await asyncio.gather(feeder, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def dial(self, port: int) -> AsyncIterator[Tunnel]:
+        """Connects to a TCP port on the sandbox's loopback. Leaving the context ends it.
+
+        Args:
+            port: 1 to 65535.
+        """
+        if not 1 <= port <= MAX_PORT:
+            raise ApiError("invalid_input", f"a port is from 1 to {MAX_PORT}, not {port}")
+        async with self._stream(Operation.DIAL, Fields().uint(Tag.PORT, port)) as stream:
+            yield Tunnel(stream, port)
 
     async def read_processes(self) -> ProcessReading:
         """One reading of all processes."""

@@ -78,6 +78,7 @@ class LinkStream:
         self._sendable = asyncio.Event()
         self._sendable.set()
         self._input_ended = False
+        self._output_ended = False
         self._send_credit = INITIAL_CREDIT
         self._receive_credit = INITIAL_CREDIT
         self._owed_credit = 0
@@ -100,8 +101,13 @@ class LinkStream:
         """True once no more frames can come."""
         return self._closed is not None or self._lost is not None
 
+    @property
+    def closed(self) -> Closed | None:
+        """How the acceptor ended the stream; None while it goes on."""
+        return self._closed
+
     async def read(self) -> tuple[Channel, bytes] | None:
-        """The next chunk of data, or None when the stream was closed.
+        """The next chunk of data, or None when no more comes.
 
         Raises:
             LinkLostError: the link broke first.
@@ -109,7 +115,7 @@ class LinkStream:
         while not self._chunks:
             if self._lost is not None:
                 raise self._lost
-            if self._closed is not None:
+            if self._closed is not None or self._output_ended:
                 return None
             self._readable.clear()
             await self._readable.wait()
@@ -125,7 +131,11 @@ class LinkStream:
         """
         while await self.read() is not None:
             pass
-        assert self._closed is not None
+        while self._closed is None:
+            if self._lost is not None:
+                raise self._lost
+            self._readable.clear()
+            await self._readable.wait()
         return self._closed
 
     async def send(self, data: bytes) -> bool:
@@ -186,7 +196,8 @@ class LinkStream:
                 self._closed = Closed(_status(frame), Fields.decode(frame.payload))
                 self._wake()
             case FrameType.EOF:
-                pass
+                self._output_ended = self._output_ended or _channel(frame) is Channel.OUTPUT
+                self._readable.set()
             case _:
                 raise LinkError(f"{frame.type.name} on stream {self.id}")
 

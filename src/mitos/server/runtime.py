@@ -17,7 +17,7 @@ from connectrpc.request import RequestContext
 from protobuf import Oneof
 
 from mitos.node import vitals
-from mitos.node.guest import Command, CommandExit, ExecRequest, FileEntry, Guest, Terminal
+from mitos.node.guest import Command, CommandExit, ExecRequest, FileEntry, Guest, Terminal, Tunnel
 from mitos.node.node import Node, check_timeout
 from mitos.server import stream
 from mitos.server.errors import connect_error, internal_error
@@ -43,6 +43,8 @@ _Exit = Oneof[Literal["exit"], pb.ExecExit]
 _Result = Oneof[Literal["result"], pb.RunResult]
 _Error = Oneof[Literal["error"], pb.RunError]
 _ExitCode = Oneof[Literal["exit_code"], int]
+_Data = Oneof[Literal["data"], bytes]
+_Close = Oneof[Literal["close"], bool]
 
 
 class RuntimeService(Sandbox):
@@ -147,6 +149,20 @@ class RuntimeService(Sandbox):
             async with aclosing(samples):
                 async for sample in samples:
                     yield _guest_vitals(sample)
+
+    async def port_forward(
+        self, request: AsyncIterator[pb.Frame], ctx: _Context, /
+    ) -> AsyncGenerator[pb.Frame]:
+        """Bytes to and from a port of the sandbox; ends when the port has said all it had to."""
+        with self._stream(ctx) as (_, guest):
+            opened = await stream.first(request, "open")
+            async with (
+                guest.dial(opened.port) as tunnel,
+                aclosing(_tunnel_frames(tunnel)) as answers,
+                aclosing(stream.together(answers, _feed_tunnel(tunnel, request))) as frames,
+            ):
+                async for frame in frames:
+                    yield frame
 
     async def run_code_stream(
         self, request: pb.RunCodeStreamRequest, ctx: _Context, /
@@ -354,6 +370,25 @@ async def _input(command: Command, message: pb.ExecRequest) -> None:
             await command.resize(size.cols, size.rows)
         case Oneof(field="stdin_close", value=True):
             await command.close_input()
+
+
+async def _tunnel_frames(tunnel: Tunnel) -> AsyncGenerator[pb.Frame]:
+    while data := await tunnel.read():
+        for piece in _pieces(data):
+            yield pb.Frame(msg=_Data("data", piece))
+    yield pb.Frame(msg=_Close("close", True))
+
+
+async def _feed_tunnel(tunnel: Tunnel, request: AsyncIterator[pb.Frame]) -> None:
+    """Gives the port what the client sends it; `close` or the request's end is its end."""
+    async for frame in request:
+        match frame.msg:
+            case Oneof(field="data", value=bytes(data)):
+                await tunnel.write(data)
+            case Oneof(field="close", value=True):
+                break
+    await tunnel.write_eof()
+    await stream.drop(request)
 
 
 async def _contents(request: AsyncIterator[pb.WriteFileRequest]) -> AsyncIterator[bytes]:

@@ -90,6 +90,7 @@ class Operation(enum.IntEnum):
     PROCESSES = 10
     SIGNAL = 11
     VITALS = 12
+    DIAL = 14
 
 
 class Channel(enum.IntEnum):

@@ -79,10 +79,18 @@ def target(tmp_path: Path) -> Target:
     return Target(id="mt-1", bundle=tmp_path, socket=tmp_path / "socket", timeout_s=2.0)
 
 
-async def test_start_names_the_sandbox(sandbox: Scripted, target: Target) -> None:
+async def test_start_brings_loopback_up_and_names_the_sandbox(
+    sandbox: Scripted, target: Target
+) -> None:
     await SocketControl().start(target)
 
-    assert sandbox.orders == [{"method": "containerManager.StartRoot", "arg": "mt-1"}]
+    network, start = sandbox.orders
+    assert network["method"] == "Network.CreateLinksAndRoutes"
+    assert network["arg"]["LoopbackLinks"][0]["Addresses"] == [
+        {"Address": "127.0.0.1", "PrefixLen": 8},
+        {"Address": "::1", "PrefixLen": 128},
+    ]
+    assert start == {"method": "containerManager.StartRoot", "arg": "mt-1"}
 
 
 async def test_pause_and_resume(sandbox: Scripted, target: Target) -> None:

@@ -12,8 +12,10 @@ A reply may come from a sandbox that its guest has taken over: it is bounded and
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import errno
+import ipaddress
 import json
 import os
 import signal
@@ -35,6 +37,21 @@ _SIGNAL_OF_STATUS = 0x7F
 # Room for the kernel's objects: half a MiB for an idle sandbox, more with many files and processes.
 _STATE_RESERVE_BYTES = 4 << 20
 _PAGES_RESERVE_BYTES = 4 << 20
+
+
+def _loopback() -> dict[str, object]:
+    """The interface `lo` and its routes, as Go writes addresses and masks in JSON."""
+    addresses, routes = [], []
+    for text in ("127.0.0.1/8", "::1/128"):
+        interface = ipaddress.ip_interface(text)
+        block = interface.network
+        mask = base64.b64encode(block.netmask.packed).decode()
+        addresses.append({"Address": str(interface.ip), "PrefixLen": block.prefixlen})
+        routes.append({"Destination": {"IP": str(block.network_address), "Mask": mask}})
+    return {"Name": "lo", "Addresses": addresses, "Routes": routes}
+
+
+_LOOPBACK_ONLY = {"LoopbackLinks": [_loopback()]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +134,14 @@ class SocketControl:
 
     async def start(self, target: Target) -> None:
         """Starts PID 1 of a created sandbox."""
+        await _order(target, "Network.CreateLinksAndRoutes", _LOOPBACK_ONLY)
         await _order(target, "containerManager.StartRoot", target.id)
 
     async def restore(self, target: Target, directory: Path) -> None:
         """Fills a created sandbox from the snapshot files in a folder."""
         argument = {"HavePagesFile": True, "HaveDeviceFile": False}
+        # The network is the one thing that is not in a snapshot: the blank's own goes on.
+        await _order(target, "Network.CreateLinksAndRoutes", _LOOPBACK_ONLY)
         try:
             with image.open_files(directory) as descriptors:
                 await _order(target, "containerManager.Restore", argument, descriptors)

@@ -1,0 +1,12 @@
+/* A stream joined to a socket: bytes both ways, each side's end of output kept apart from the other's. */
+#ifndef MITOS_RELAY_H
+#define MITOS_RELAY_H
+
+#include "stream.h"
+
+extern const struct operation dial_operation;
+
+void relay_prepare(void);
+void relay_pump(void);
+
+#endif
