@@ -4,6 +4,7 @@
 #include "environment.h"
 #include "poller.h"
 #include "process.h"
+#include "terminal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,11 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 enum { OUTPUTS = 2, END_OF_TERMINAL_INPUT = 0x04 };
+
+/* How long input may wait for a signal that was typed before it. */
+static const int64_t HOLD_NS = 1000 * 1000 * 1000;
 
 /* How often a tree that is being killed, or a process that is not started yet, is looked at again. */
 static const int64_t RETRY_NS = 5 * 1000 * 1000;
@@ -30,6 +33,8 @@ struct command {
 
 	int input, input_place;
 	bool input_ended;
+	int64_t held_until_ns; /* the input waits until then, or until a typed signal has been sent */
+	size_t line_length;    /* typed into the terminal and not ended yet */
 	struct buffer pending; /* at most the stream's credit */
 	int outputs[OUTPUTS], output_places[OUTPUTS];
 
@@ -136,15 +141,6 @@ static char *resolve_directory(const char *directory)
 
 /* ---- the child's descriptors ---- */
 
-static void set_size(int terminal, uint64_t cols, uint64_t rows)
-{
-	struct winsize size = {
-		.ws_col = cols > 0xffff ? 0xffff : (unsigned short)cols,
-		.ws_row = rows > 0xffff ? 0xffff : (unsigned short)rows,
-	};
-	ioctl(terminal, TIOCSWINSZ, &size);
-}
-
 /* Makes a pipe whose `ours` end does not block. */
 static bool make_pipe(int *ours, int *theirs, bool we_read)
 {
@@ -166,21 +162,14 @@ static bool open_pipes(struct command *command, struct launch *launch, bool has_
 	       make_pipe(&command->outputs[1], &launch->error, true);
 }
 
-static bool open_terminal(struct command *command, struct launch *launch, const struct request *request)
+static bool open_terminal(struct command *command, struct launch *launch, const struct request *request, char *path)
 {
-	int unlocked = 0, number;
-	char name[32];
-	command->outputs[0] = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
-	if (command->outputs[0] < 0 || ioctl(command->outputs[0], TIOCSPTLCK, &unlocked) < 0 ||
-	    ioctl(command->outputs[0], TIOCGPTN, &number) < 0)
+	if (!terminal_open(&command->outputs[0], &launch->input, path, request->cols, request->rows))
 		return false;
-	snprintf(name, sizeof name, "/dev/pts/%d", number);
-	launch->input = launch->output = launch->error = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	launch->output = launch->error = launch->input;
+	launch->terminal = path;
 	command->input = fcntl(command->outputs[0], F_DUPFD_CLOEXEC, 3);
-	if (launch->input < 0 || command->input < 0)
-		return false;
-	set_size(command->input, request->cols, request->rows);
-	return true;
+	return command->input >= 0;
 }
 
 static void close_all(struct command *command, struct launch *launch)
@@ -229,9 +218,9 @@ static void on_open(struct stream *stream, struct fields fields)
 		.error = -1,
 		.extra = -1,
 		.supervised = true,
-		.session = command->terminal,
 	};
-	bool opened = command->terminal ? open_terminal(command, &launch, &request)
+	char path[TERMINAL_PATH_SIZE];
+	bool opened = command->terminal ? open_terminal(command, &launch, &request, path)
 					: open_pipes(command, &launch, request.has_input);
 	if (opened) {
 		command->name = must_copy(request.argv[0], strlen(request.argv[0]));
@@ -310,22 +299,65 @@ static void drop_input(struct command *command)
 	buffer_consume(&command->pending, buffer_size(&command->pending));
 }
 
+static void take_input(struct command *command, size_t size)
+{
+	buffer_consume(&command->pending, size);
+	if (command->stream)
+		stream_consumed(command->stream, size);
+}
+
+/* A typed Ctrl-C or the like: takes back the line, shows the character, and has the signal sent. */
+static void interrupt(struct command *command, struct terminal_input input)
+{
+	const uint8_t shown[2] = {'^', *buffer_data(&command->pending) ^ 0x40};
+	for (; input.erase && command->line_length > 0; command->line_length--)
+		if (write(command->input, &input.erase, 1) != 1)
+			break;
+	if (input.echo && command->stream && stream_room(command->stream) >= sizeof shown)
+		stream_send(command->stream, CHANNEL_OUTPUT, shown, sizeof shown);
+	command->line_length = 0;
+	process_signal_foreground(command->process, input.signal);
+	command->held_until_ns = clock_ns() + HOLD_NS;
+	take_input(command, 1);
+}
+
+static bool is_held(const struct command *command)
+{
+	return command->terminal && process_is_signalling(command->process) && clock_ns() < command->held_until_ns;
+}
+
+/* Does what comes first in the input; false when it must wait, or cannot go on. */
+static bool put_input(struct command *command)
+{
+	const uint8_t *data = buffer_data(&command->pending);
+	size_t size = buffer_size(&command->pending);
+	if (command->terminal) {
+		struct terminal_input input = terminal_interpret(command->input, *data);
+		if (input.signal) {
+			interrupt(command, input);
+			return true;
+		}
+	}
+	ssize_t taken = command->terminal ? terminal_write(command->input, data, size)
+					  : write(command->input, data, size);
+	if (taken < 0 && errno == EINTR)
+		return true;
+	if (taken < 0 && errno != EAGAIN)
+		drop_input(command);
+	if (taken < 0)
+		return false;
+	if (command->terminal)
+		command->line_length =
+			terminal_line_length(command->input, command->line_length, data, (size_t)taken);
+	take_input(command, (size_t)taken);
+	return true;
+}
+
 static void pump_input(struct command *command)
 {
-	while (command->input >= 0 && buffer_size(&command->pending) > 0) {
-		ssize_t taken = write(command->input, buffer_data(&command->pending), buffer_size(&command->pending));
-		if (taken < 0 && errno == EINTR)
-			continue;
-		if (taken < 0 && errno == EAGAIN)
+	while (command->input >= 0 && buffer_size(&command->pending) > 0 && !is_held(command))
+		if (!put_input(command))
 			return;
-		if (taken < 0) {
-			drop_input(command);
-			return;
-		}
-		buffer_consume(&command->pending, (size_t)taken);
-		if (command->stream)
-			stream_consumed(command->stream, (size_t)taken);
-	}
 	if (command->input_ended && !command->terminal)
 		close_descriptor(&command->input);
 }
@@ -356,10 +388,9 @@ static void send_signal(struct command *command)
 	pid_t group = process_id(command->process);
 	if (command->signal == 0 || (group == 0 && !process_ended(command->process)))
 		return;
-	pid_t foreground;
-	if (command->terminal && ioctl(command->input, TIOCGPGRP, &foreground) == 0 && foreground > 1)
-		group = foreground;
-	if (group > 1)
+	if (command->terminal)
+		process_signal_foreground(command->process, command->signal);
+	else if (group > 1)
 		kill(-group, command->signal);
 	command->signal = 0;
 }
@@ -369,8 +400,8 @@ static void on_control(struct stream *stream, uint8_t code, struct fields fields
 	struct command *command = stream->owner;
 	uint64_t cols, rows, number;
 	if (code == CONTROL_RESIZE && command->terminal && fields_uint(fields, TAG_COLS, 80, &cols) &&
-	    fields_uint(fields, TAG_ROWS, 24, &rows))
-		set_size(command->input, cols, rows);
+	    fields_uint(fields, TAG_ROWS, 24, &rows) && terminal_resize(command->input, cols, rows))
+		process_signal_foreground(command->process, SIGWINCH);
 	if (code != CONTROL_SIGNAL || !fields_uint(fields, TAG_SIGNAL, 0, &number) || number < 1 || number > 64)
 		return;
 	command->signal = (int)number;
@@ -429,7 +460,9 @@ static void pump_output(struct command *command, int output)
 static void prepare_command(struct command *command)
 {
 	command->input_place = NOT_POLLED;
-	if (command->input >= 0 && buffer_size(&command->pending) > 0)
+	if (is_held(command))
+		poller_wake_at(command->held_until_ns);
+	else if (command->input >= 0 && buffer_size(&command->pending) > 0)
 		command->input_place = poller_add(command->input, POLLOUT);
 	for (int i = 0; i < OUTPUTS; i++) {
 		command->output_places[i] = NOT_POLLED;

@@ -3,6 +3,7 @@
  *
  *     stream.c   the link: frames in and out, credit, the table of streams      (link.c is its codec)
  *     exec.c     EXEC            process.c  starting and reaping, tree.c killing with all descendants
+ *                                terminal.c pseudo-terminals
  *     file.c     READ_FILE WRITE_FILE LIST STAT MKDIR       remove.c  REMOVE
  *     kernel.c   RUN_CODE        identity.c IDENTIFY        environment.c  the variables they share
  *     vitals.c   PROCESSES SIGNAL VITALS                    table.c  what /proc says

@@ -39,8 +39,9 @@ struct process {
 	char **candidates; /* where the program may be, in the order of PATH */
 	char *directory;
 	int descriptors[LAUNCH_DESCRIPTORS];
-	bool session;
+	char *terminal; /* its path, or NULL */
 	atomic_int id, error, entering, status, ended;
+	atomic_int foreground_signal; /* for the supervisor to pass on, or 0 */
 
 	struct process *next;
 	uint8_t *stack;
@@ -94,13 +95,11 @@ static long take_descriptors(const int *descriptors)
 __attribute__((noinline, noreturn)) static void child_main(struct process *process)
 {
 	uint64_t no_signals = 0;
-	if (process->session) {
-		raw(SYS_setsid, 0, 0, 0, 0, 0);
-		raw(SYS_ioctl, process->descriptors[0], TIOCSCTTY, 0, 0, 0);
-	} else {
-		raw(SYS_setpgid, 0, 0, 0, 0, 0);
-	}
-	atomic_store(&process->id, (int)raw(SYS_getpid, 0, 0, 0, 0, 0));
+	int id = (int)raw(SYS_getpid, 0, 0, 0, 0, 0);
+	raw(SYS_setpgid, 0, 0, 0, 0, 0);
+	if (process->terminal)
+		raw(SYS_ioctl, process->descriptors[0], TIOCSPGRP, (long)&id, 0, 0);
+	atomic_store(&process->id, id);
 	long error = take_descriptors(process->descriptors);
 	if (error == 0) {
 		error = raw(SYS_chdir, (long)process->directory, 0, 0, 0, 0);
@@ -157,6 +156,53 @@ static void close_others(const struct process *process, bool with_childs)
 	}
 }
 
+/* The supervisor leads the session: only a member may ask a terminal which group is in its foreground. It opens the
+ * terminal for that alone, or it would never hang up. */
+static void take_terminal(const struct process *process)
+{
+	raw(SYS_setsid, 0, 0, 0, 0, 0);
+	raw(SYS_ioctl, process->descriptors[0], TIOCSCTTY, 0, 0, 0);
+}
+
+static int foreground_group(const struct process *process)
+{
+	int group = 0;
+	long terminal = raw(SYS_openat, AT_FDCWD, (long)process->terminal, O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK, 0, 0);
+	if (terminal < 0)
+		return 0;
+	long result = raw(SYS_ioctl, terminal, TIOCGPGRP, (long)&group, 0, 0);
+	raw(SYS_close, terminal, 0, 0, 0, 0);
+	return result < 0 ? 0 : group;
+}
+
+static void signal_foreground(struct process *process)
+{
+	uint64_t one = 1;
+	int number = atomic_load(&process->foreground_signal);
+	int group = number == 0 ? 0 : foreground_group(process);
+	if (group > 1)
+		raw(SYS_kill, -group, number, 0, 0, 0);
+	if (number == 0)
+		return;
+	atomic_compare_exchange_strong(&process->foreground_signal, &number, 0);
+	raw(SYS_write, supervisor_event, (long)&one, sizeof one, 0, 0);
+}
+
+/* Waits for the next child; where there is a terminal, passes signals on meanwhile. */
+static long wait_for_child(struct process *process, int *status)
+{
+	const uint64_t wanted = 1ULL << (SIGCHLD - 1) | 1ULL << (SIGUSR1 - 1);
+	if (!process->terminal)
+		return raw(SYS_wait4, -1, (long)status, 0, 0, 0);
+	for (;;) {
+		long id = raw(SYS_wait4, -1, (long)status, WNOHANG, 0, 0);
+		if (id != 0)
+			return id;
+		raw(SYS_rt_sigtimedwait, (long)&wanted, 0, 0, sizeof wanted, 0);
+		signal_foreground(process);
+	}
+}
+
 /* Reaps until nothing is left to reap, then ends. The agent learns of the program's end from the supervisor's own
  * end when the program left nothing behind (one wake-up), else through the event. */
 static int supervisor_main(void *argument)
@@ -166,14 +212,16 @@ static int supervisor_main(void *argument)
 	raw(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	raw(SYS_prctl, PR_SET_NAME, (long)"mitos-exec", 0, 0, 0);
 	close_others(process, true);
+	if (process->terminal)
+		take_terminal(process);
 	long child = spawn(process);
 	close_others(process, false);
 	if (child < 0)
 		note_start_failure(process, child);
 	for (;;) {
 		int status = 0;
-		int options = atomic_load(&process->ended) ? WNOHANG : 0;
-		long id = raw(SYS_wait4, -1, (long)&status, options, 0, 0);
+		long id = atomic_load(&process->ended) ? raw(SYS_wait4, -1, (long)&status, WNOHANG, 0, 0)
+						       : wait_for_child(process, &status);
 		if (id == -ECHILD)
 			break;
 		if (id == child)
@@ -181,7 +229,7 @@ static int supervisor_main(void *argument)
 		if (id != 0)
 			continue;
 		raw(SYS_write, supervisor_event, (long)&one, sizeof one, 0, 0);
-		while (raw(SYS_wait4, -1, (long)&status, 0, 0, 0) != -ECHILD)
+		while (wait_for_child(process, &status) != -ECHILD)
 			;
 		break;
 	}
@@ -289,6 +337,7 @@ static void free_process(struct process *process)
 	free_strings(process->candidates);
 	free(process->script_argv);
 	free(process->directory);
+	free(process->terminal);
 	free(process->stack);
 	free(process);
 }
@@ -322,7 +371,8 @@ struct process *process_start(const struct launch *launch)
 	process->environment = copy_strings(launch->environment);
 	process->candidates = find_candidates(launch->argv[0], launch->environment);
 	process->directory = must_copy(launch->directory, strlen(launch->directory));
-	process->session = launch->session;
+	if (launch->terminal)
+		process->terminal = must_copy(launch->terminal, strlen(launch->terminal));
 	memcpy(process->descriptors, (int[]){launch->input, launch->output, launch->error, launch->extra},
 	       sizeof process->descriptors);
 	process->next = processes;
@@ -379,6 +429,18 @@ bool process_is_supervisor(pid_t id)
 		if (process->supervisor == id)
 			return true;
 	return false;
+}
+
+void process_signal_foreground(struct process *process, int number)
+{
+	atomic_store(&process->foreground_signal, number);
+	if (process->supervisor)
+		kill(process->supervisor, SIGUSR1);
+}
+
+bool process_is_signalling(const struct process *process)
+{
+	return process->supervisor && atomic_load(&process->foreground_signal);
 }
 
 bool process_kill_tree(struct process *process)

@@ -20,7 +20,7 @@ struct launch {
 	/* The child's 0, 1, 2 and 3 (or -1); may repeat. They are closed once the child has them. */
 	int input, output, error, extra;
 	bool supervised;
-	bool session; /* a session of its own, with `input` as its controlling terminal */
+	const char *terminal; /* the path of `input`, when that is a terminal for a session of its own; or NULL */
 };
 
 struct process;
@@ -41,6 +41,10 @@ bool process_gone(const struct process *process);
 int process_start_error(const struct process *process, bool *entering);
 /* The wait status of a program that ended. */
 int process_status(const struct process *process);
+/* Signals the foreground group of a supervised process's terminal, a moment later. */
+void process_signal_foreground(struct process *process, int number);
+/* True until that has been done. */
+bool process_is_signalling(const struct process *process);
 /* Kills the process and all its descendants; true when none is left. Call again until then. */
 bool process_kill_tree(struct process *process);
 

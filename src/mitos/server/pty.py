@@ -34,10 +34,11 @@ __all__ = ["routes"]
 
 MESSAGE_LIMIT_BYTES = 1 << 20
 MAX_DIMENSION = 100_000
+DEFAULT_COLS, DEFAULT_ROWS = 80, 24
 OPEN_DEADLINE_S = 30.0
 """How long a client may take to send its first message."""
 
-CLOSE_NORMAL, CLOSE_UNSUPPORTED, CLOSE_INTERNAL = 1000, 1003, 1011
+CLOSE_NORMAL, CLOSE_UNSUPPORTED, CLOSE_POLICY, CLOSE_INTERNAL = 1000, 1003, 1008, 1011
 _END_STREAM = 2
 
 
@@ -54,6 +55,8 @@ class _Dialect(Protocol):
     """How messages are written on one of the routes."""
 
     subprotocol: str
+    tells_full_in_session: bool
+    """A sandbox without a free stream is told of in an exit message, not by a refusal."""
 
     async def open(self, websocket: WebSocket) -> pb.ExecOpen: ...
 
@@ -72,6 +75,7 @@ class _Envelopes:
     """`GET /sandbox.v1.Sandbox/Exec`: one Connect envelope of proto-JSON in each binary message."""
 
     subprotocol = "connect.sandbox.v1"
+    tells_full_in_session = True
 
     def __init__(self) -> None:
         self._codec = LenientJsonCodec()
@@ -88,7 +92,7 @@ class _Envelopes:
             case Oneof(field="stdin", value=bytes(data)):
                 return _Input(data=data)
             case Oneof(field="resize", value=pb.WindowSize() as size):
-                return _Input(size=(size.cols, size.rows))
+                return _Input(size=(size.cols or DEFAULT_COLS, size.rows or DEFAULT_ROWS))
             case Oneof(field="stdin_close", value=True):
                 return _Input(close=True)
         return None
@@ -122,13 +126,12 @@ class _TextMessages:
     """`GET /v1/pty`: one JSON object in each text message; always a shell."""
 
     subprotocol = "mitos.pty.v1"
+    tells_full_in_session = False
 
     async def open(self, websocket: WebSocket) -> pb.ExecOpen:
         query = websocket.query_params
-        size = pb.WindowSize(
-            cols=_dimension(query.get("cols"), 80), rows=_dimension(query.get("rows"), 24)
-        )
-        return pb.ExecOpen(pty=pb.PtyOptions(size=size))
+        cols, rows = _size(query.get("cols"), query.get("rows"))
+        return pb.ExecOpen(pty=pb.PtyOptions(size=pb.WindowSize(cols=cols, rows=rows)))
 
     def parse(self, message: dict[str, object]) -> _Input | None:
         if message["type"] == "websocket.disconnect":
@@ -139,7 +142,7 @@ class _TextMessages:
                 case {"kind": "input", "data": str(data)}:
                     return _Input(data=base64.b64decode(data))
                 case {"kind": "resize", "cols": int(cols), "rows": int(rows)}:
-                    return _Input(size=(_dimension(str(cols), 80), _dimension(str(rows), 24)))
+                    return _Input(size=_size(str(cols), str(rows)))
         except (ValueError, RecursionError, binascii.Error):
             pass
         return None
@@ -190,7 +193,7 @@ async def _serve(
                 raise ApiError("invalid_input", "the parameter 'sandbox' is missing or no id")
             guest = slot.enter_context(node.stream(sandbox_id))
         except ApiError as exc:
-            await websocket.send_denial_response(envelope_response(exc))
+            await _refuse(websocket, dialect, exc)
             return
         await websocket.accept(subprotocol=dialect.subprotocol)
         try:
@@ -205,6 +208,14 @@ async def _serve(
             await _fail(websocket, dialect, str(exc) or "no first message", CLOSE_UNSUPPORTED)
         except ApiError as exc:
             await _fail(websocket, dialect, exc.message, CLOSE_INTERNAL)
+
+
+async def _refuse(websocket: WebSocket, dialect: _Dialect, error: ApiError) -> None:
+    if error.code == "too_many_streams" and dialect.tells_full_in_session:
+        await websocket.accept(subprotocol=dialect.subprotocol)
+        await _fail(websocket, dialect, error.message, CLOSE_POLICY)
+    else:
+        await websocket.send_denial_response(envelope_response(error))
 
 
 async def _session(websocket: WebSocket, dialect: _Dialect, command: Command) -> None:
@@ -257,7 +268,12 @@ def _envelope(flags: int, payload: bytes) -> bytes:
     return bytes([flags]) + len(payload).to_bytes(4, "big") + payload
 
 
+def _size(cols: str | None, rows: str | None) -> tuple[int, int]:
+    return _dimension(cols, DEFAULT_COLS), _dimension(rows, DEFAULT_ROWS)
+
+
 def _dimension(text: str | None, default: int) -> int:
     """A count of columns or rows; what is missing or out of range is the default."""
-    number = int(text) if text and text.isascii() and text.isdigit() else 0
+    is_number = text and len(text) <= len(str(MAX_DIMENSION)) and text.isascii() and text.isdigit()
+    number = int(text) if text and is_number else 0
     return number if 0 < number <= MAX_DIMENSION else default
