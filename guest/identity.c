@@ -2,6 +2,7 @@
 #include "identity.h"
 
 #include "environment.h"
+#include "hook.h"
 #include "kernel.h"
 #include "poller.h"
 
@@ -24,8 +25,9 @@ static struct field_copy {
 	size_t size;
 } token; /* this sandbox's secret, for the operations that will need it */
 
-/* The IDENTIFY that waits for the kernels. */
+/* The IDENTIFY that waits for the kernels and the hooks. */
 static struct stream *waiting;
+static bool waits_for_hooks;
 static int64_t answer_by;
 static uint8_t generation[GENERATION_SIZE];
 
@@ -155,6 +157,10 @@ static void on_open(struct stream *stream, struct fields fields)
 	memcpy(generation, field.value, sizeof generation);
 	fields_find(fields, TAG_ENTROPY, &field);
 	reseed_kernels(&field, fields);
+	uint64_t forked;
+	waits_for_hooks = fields_uint(fields, TAG_FORKED, 0, &forked) && forked;
+	if (waits_for_hooks)
+		hook_start();
 	waiting = stream;
 	answer_by = clock_ns() + CONFIRM_LIMIT_NS;
 }
@@ -188,24 +194,46 @@ static void answer(struct stream *stream)
 	buffer_free(&fields);
 }
 
+/* The fields name the executable, so that the server can say what to correct. */
+static void fail_with_hook(struct stream *stream)
+{
+	struct buffer fields = {0};
+	field_put_uint(&fields, TAG_ERRNO, ECANCELED);
+	field_put_text(&fields, TAG_PATH, hook_path());
+	field_put_text(&fields, TAG_MESSAGE, hook_failure());
+	stream_close(stream, STATUS_FAILED, &fields);
+	buffer_free(&fields);
+}
+
+static enum hook_state hooks_of_this(void)
+{
+	return waits_for_hooks ? hook_state() : HOOKS_DONE;
+}
+
 void identity_prepare(void)
 {
+	hook_prepare();
 	/* An agent that was frozen has not pumped yet in the turn that thawed it. */
-	if (waiting)
-		poller_wake_at(kernel_all_confirmed() ? 0 : answer_by);
+	if (!waiting)
+		return;
+	if (!kernel_all_confirmed())
+		poller_wake_at(answer_by);
+	else if (hooks_of_this() != HOOKS_RUNNING)
+		poller_wake_at(0);
 }
 
 void identity_pump(void)
 {
+	hook_pump();
 	struct stream *stream = waiting;
-	if (!stream)
-		return;
 	bool confirmed = kernel_all_confirmed();
-	if (!confirmed && clock_ns() < answer_by)
+	if (!stream || (!confirmed && clock_ns() < answer_by) || (confirmed && hooks_of_this() == HOOKS_RUNNING))
 		return;
 	waiting = NULL;
-	if (confirmed)
-		answer(stream);
-	else
+	if (!confirmed)
 		stream_fail(stream, ETIMEDOUT, "reseed", "a code kernel");
+	else if (hooks_of_this() == HOOKS_FAILED)
+		fail_with_hook(stream);
+	else
+		answer(stream);
 }

@@ -3,7 +3,6 @@
 
 #include "environment.h"
 #include "poller.h"
-#include "process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,115 +12,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define KERNEL_DIRECTORY "/opt/mitos/kernels/"
 
-enum {
-	MESSAGE_HEADER_SIZE = 5,
-	MESSAGE_LIMIT = 96 << 20,
-	CODE_LIMIT = 32 << 20,
-	LANGUAGE_LIMIT = 64,
-};
-
-enum to_kernel { SEND_CELL = 1, SEND_RESEED, SEND_ENVIRONMENT };
-enum from_kernel { GOT_STDOUT = 1, GOT_STDERR, GOT_RESULT, GOT_ERROR, GOT_DONE, GOT_READY, GOT_RESEEDED };
+enum { MESSAGE_LIMIT = 96 << 20, NOT_FOUND_STATUS = 127 };
+enum { READY_INTERRUPTS_GROUP = 1 };
 
 static const int64_t SECOND_NS = 1000000000;
 static const int64_t INTERRUPT_GRACE_NS = 3 * SECOND_NS;
 static const int64_t START_LIMIT_NS = 60 * SECOND_NS;
 
-struct cell {
-	struct cell *next;
-	struct kernel *kernel;
-	struct stream *stream; /* NULL once forgotten: the events are then dropped */
-	struct buffer code;
-	size_t padding;           /* fills up a message that the kernel began and did not end */
-	struct buffer last_words; /* the agent's own events, after which the cell is done */
-	uint32_t timeout_ms;
-	int64_t interrupt_at, kill_at;
-	uint8_t exit_code;
-	bool canceled, done;
-};
-
-struct kernel {
-	struct kernel *next;
-	char *language;
-	struct process *process; /* NULL when it does not run */
-	int socket, read_place, write_place;
-	struct buffer outgoing;
-	struct cell *cells; /* complete ones; the first runs when `running` */
-	bool running, ready;
-	bool lost;    /* it ended between cells and nobody was told yet */
-	bool confirm; /* a RESEEDED is waited for */
-	int64_t ready_by;
-	/* The message being read. */
-	uint8_t header[MESSAGE_HEADER_SIZE];
-	size_t header_size;
-	uint32_t left;
-};
-
 static struct kernel *kernels;
-
-/* ---- cells ---- */
-
-static void free_cell(struct cell *cell)
-{
-	buffer_free(&cell->code);
-	buffer_free(&cell->last_words);
-	free(cell);
-}
-
-static void remove_first_cell(struct kernel *kernel)
-{
-	struct cell *cell = kernel->cells;
-	kernel->cells = cell->next;
-	kernel->running = false;
-	free_cell(cell);
-}
-
-static bool is_heard(const struct cell *cell)
-{
-	return cell->stream && !cell->canceled;
-}
-
-static void close_cell(struct cell *cell)
-{
-	if (!cell->stream)
-		return;
-	if (cell->canceled) {
-		stream_close(cell->stream, STATUS_CANCELED, NULL);
-		return;
-	}
-	struct buffer fields = {0};
-	field_put_uint(&fields, TAG_EXIT_CODE, cell->exit_code);
-	stream_close(cell->stream, STATUS_OK, &fields);
-	buffer_free(&fields);
-}
-
-static void put_message(struct buffer *out, uint8_t kind, const void *payload, size_t size)
-{
-	uint8_t header[MESSAGE_HEADER_SIZE];
-	store_u32(header, (uint32_t)size);
-	header[4] = kind;
-	buffer_append(out, header, sizeof header);
-	buffer_append(out, payload, size);
-}
-
-/* Ends the running cell with an error of the agent's own. `value` must need no escape in JSON. */
-static void end_cell_with(struct kernel *kernel, const char *name, const char *value)
-{
-	struct cell *cell = kernel->cells;
-	char text[512];
-	uint8_t failed = 1;
-	cell->padding = kernel->left;
-	kernel->left = 0;
-	int size = snprintf(text, sizeof text, "{\"name\":\"%s\",\"value\":\"%s\",\"traceback\":[]}", name, value);
-	put_message(&cell->last_words, GOT_ERROR, text, (size_t)size);
-	put_message(&cell->last_words, GOT_DONE, &failed, 1);
-	cell->exit_code = failed;
-	cell->done = true;
-}
 
 /* ---- the kernel's process ---- */
 
@@ -132,111 +36,206 @@ static char *program_path(const char *language)
 	return strcat(path, language);
 }
 
-static int start_kernel(struct kernel *kernel)
+static bool is_program(const char *path)
 {
-	int ends[2];
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+	struct stat status;
+	return stat(path, &status) == 0 && S_ISREG(status.st_mode) && access(path, X_OK) == 0;
+}
+
+struct kernel *kernel_find(const char *language)
+{
+	for (struct kernel *kernel = kernels; kernel; kernel = kernel->next)
+		if (strcmp(kernel->language, language) == 0)
+			return kernel;
+	char *path = program_path(language);
+	bool exists = is_program(path);
+	free(path);
+	if (!exists)
+		return NULL;
+	struct kernel *kernel = must_allocate(sizeof *kernel);
+	*kernel = (struct kernel){
+		.next = kernels,
+		.language = must_copy(language, strlen(language)),
+		.socket = -1,
+		.read_place = NOT_POLLED,
+		.write_place = NOT_POLLED,
+		.capture = CAPTURE_CLOSED,
+	};
+	kernels = kernel;
+	return kernel;
+}
+
+/* Makes the child's descriptors 0 to 3: no input, captured output, and the socket, whose other end stays here. */
+static int open_descriptors(struct kernel *kernel, struct launch *launch)
+{
+	int ends[2], writers[CAPTURED];
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (null < 0)
 		return errno;
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null < 0) {
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
 		int error = errno;
+		close(null);
+		return error;
+	}
+	int error = capture_open(&kernel->capture, writers);
+	if (error) {
+		close(null);
 		close(ends[0]);
 		close(ends[1]);
 		return error;
 	}
 	fcntl(ends[0], F_SETFL, O_NONBLOCK);
-	char *path = program_path(kernel->language);
-	char **environment = environment_make((struct fields){0}, NULL);
-	struct launch launch = {
-		.argv = (char *[]){path, NULL},
-		.environment = environment,
-		.directory = "/workspace",
-		.input = null,
-		.output = null,
-		.error = null,
-		.extra = ends[1],
-	};
-	kernel->process = process_start(&launch);
 	kernel->socket = ends[0];
+	launch->input = null;
+	launch->output = writers[0];
+	launch->error = writers[1];
+	launch->extra = ends[1];
+	return 0;
+}
+
+static int start_kernel(struct kernel *kernel)
+{
+	struct launch launch = {.directory = "/workspace"};
+	int error = open_descriptors(kernel, &launch);
+	if (error)
+		return error;
+	char *path = program_path(kernel->language);
+	launch.argv = (char *[]){path, NULL};
+	launch.environment = environment_make((struct fields){0}, NULL);
+	kernel->process = process_start(&launch);
 	kernel->ready_by = clock_ns() + START_LIMIT_NS;
-	environment_free(environment);
+	environment_free(launch.environment);
 	free(path);
 	return 0;
 }
 
-/* Forgets the process, and kills what it left in its group when it is told to. */
-static void drop_kernel(struct kernel *kernel, bool with_group)
+/* Forgets the process and kills what it left in its group. */
+static void drop_kernel(struct kernel *kernel)
 {
-	if (with_group && process_id(kernel->process) > 0)
+	if (process_id(kernel->process) > 0)
 		kill(-process_id(kernel->process), SIGKILL);
 	process_release(kernel->process);
 	close(kernel->socket);
+	capture_close(&kernel->capture);
 	buffer_free(&kernel->outgoing);
+	buffer_free(&kernel->held);
 	kernel->process = NULL;
 	kernel->socket = -1;
-	kernel->ready = kernel->confirm = false;
+	kernel->ready = kernel->confirm = kernel->over = kernel->interrupts_group = false;
 	kernel->header_size = 0;
+	kernel->left = 0;
 }
 
-static void refuse_first_cell(struct kernel *kernel, int error)
+/* Drops the kernel; the running cell says why, or else the next one does. */
+static void lose_kernel(struct kernel *kernel, const char *name, const char *value)
+{
+	uint32_t missing = kernel->left;
+	drop_kernel(kernel);
+	if (kernel->running)
+		cell_end_with(kernel->cells, name, value, missing);
+	kernel->lost = !kernel->running || !cell_is_heard(kernel->cells);
+}
+
+static void remove_first_cell(struct kernel *kernel)
+{
+	struct cell *cell = kernel->cells;
+	kernel->cells = cell->next;
+	kernel->running = false;
+	cell_free(cell);
+}
+
+static void refuse_first_cell(struct kernel *kernel, const char *reason)
 {
 	char message[256];
 	struct cell *cell = kernel->cells;
-	snprintf(message, sizeof message, "the kernel for %s could not be started: %s", kernel->language,
-		 error ? strerror(error) : "it ended before it was ready");
-	if (cell && cell->stream)
+	if (!cell)
+		return;
+	snprintf(message, sizeof message, "the kernel for %s could not be started: %s", kernel->language, reason);
+	if (cell->stream)
 		stream_refuse(cell->stream, STATUS_UNAVAILABLE, message);
-	if (cell)
-		remove_first_cell(kernel);
+	remove_first_cell(kernel);
+}
+
+static void on_failed_start(struct kernel *kernel)
+{
+	bool entering;
+	int error = process_start_error(kernel->process, &entering), status = process_status(kernel->process);
+	bool not_found = WIFEXITED(status) && WEXITSTATUS(status) == NOT_FOUND_STATUS;
+	drop_kernel(kernel);
+	refuse_first_cell(kernel, error       ? strerror(error)
+				  : not_found ? "this sandbox has no interpreter for it"
+					      : "it ended before it was ready");
 }
 
 static void on_kernel_end(struct kernel *kernel)
 {
-	bool entering, was_ready = kernel->ready;
-	int error = process_start_error(kernel->process, &entering);
-	drop_kernel(kernel, true);
-	if (!was_ready)
-		refuse_first_cell(kernel, error);
-	else if (kernel->running)
-		end_cell_with(kernel, "KernelDied", "the kernel process ended while the cell ran; its state is lost");
+	if (!kernel->ready)
+		on_failed_start(kernel);
 	else
-		kernel->lost = true;
-	kernel->left = 0;
+		lose_kernel(kernel, "KernelDied", "the kernel process ended while the cell ran; its state is lost");
 }
 
 /* ---- messages from the kernel ---- */
 
+static struct stream *heard_stream(const struct kernel *kernel)
+{
+	return kernel->running && cell_is_heard(kernel->cells) ? kernel->cells->stream : NULL;
+}
+
 static bool header_valid(const struct kernel *kernel)
 {
-	uint8_t kind = kernel->header[4];
-	if (kind == GOT_READY || kind == GOT_RESEEDED)
+	switch (kernel->header[4]) {
+	case MESSAGE_READY:
+		return kernel->left <= 1;
+	case MESSAGE_RESEEDED:
 		return kernel->left == 0;
-	if (kind == GOT_DONE)
+	case MESSAGE_DONE:
 		return kernel->left == 1;
-	return kind >= GOT_STDOUT && kind <= GOT_ERROR && kernel->left <= MESSAGE_LIMIT;
+	default:
+		return kernel->header[4] >= MESSAGE_STDOUT && kernel->header[4] <= MESSAGE_ERROR &&
+		       kernel->left <= MESSAGE_LIMIT;
+	}
 }
 
 static void on_message_start(struct kernel *kernel)
 {
-	if (kernel->header[4] == GOT_READY)
+	if (kernel->header[4] == MESSAGE_READY)
 		kernel->ready = true;
-	else if (kernel->header[4] == GOT_RESEEDED)
+	else if (kernel->header[4] == MESSAGE_RESEEDED)
 		kernel->confirm = false;
+}
+
+static void on_message_end(struct kernel *kernel, uint8_t last_byte)
+{
+	if (kernel->header[4] == MESSAGE_READY)
+		kernel->interrupts_group = last_byte & READY_INTERRUPTS_GROUP;
+	else if (kernel->header[4] == MESSAGE_DONE && kernel->running) {
+		kernel->cells->exit_code = last_byte;
+		kernel->cells->done = true;
+	}
+}
+
+static bool is_relayed(const struct kernel *kernel)
+{
+	return kernel->header[4] <= MESSAGE_DONE;
+}
+
+static size_t take_payload(struct kernel *kernel, const uint8_t *data, size_t size, struct buffer *relayed)
+{
+	size_t part = size < kernel->left ? size : kernel->left;
+	if (is_relayed(kernel))
+		buffer_append(relayed, data, part);
+	kernel->left -= (uint32_t)part;
+	if (kernel->left == 0)
+		on_message_end(kernel, data[part - 1]);
+	return part;
 }
 
 /* Takes one part of a message: a header or a slice of payload. Returns its size, 0 for a broken header. */
 static size_t take_part(struct kernel *kernel, const uint8_t *data, size_t size, struct buffer *relayed)
 {
-	if (kernel->left > 0) {
-		size_t part = size < kernel->left ? size : kernel->left;
-		buffer_append(relayed, data, part);
-		kernel->left -= (uint32_t)part;
-		if (kernel->left == 0 && kernel->header[4] == GOT_DONE && kernel->running) {
-			kernel->cells->exit_code = data[0];
-			kernel->cells->done = true;
-		}
-		return part;
-	}
+	if (kernel->left > 0)
+		return take_payload(kernel, data, size, relayed);
 	size_t part = MESSAGE_HEADER_SIZE - kernel->header_size;
 	part = size < part ? size : part;
 	memcpy(kernel->header + kernel->header_size, data, part);
@@ -248,65 +247,95 @@ static size_t take_part(struct kernel *kernel, const uint8_t *data, size_t size,
 	if (!header_valid(kernel))
 		return 0;
 	on_message_start(kernel);
-	if (kernel->header[4] <= GOT_DONE)
+	if (is_relayed(kernel))
 		buffer_append(relayed, kernel->header, MESSAGE_HEADER_SIZE);
 	return part;
 }
 
 static void on_broken_message(struct kernel *kernel)
 {
-	bool too_large = kernel->header[4] >= GOT_STDOUT && kernel->header[4] <= GOT_ERROR;
+	bool too_large = kernel->header[4] >= MESSAGE_STDOUT && kernel->header[4] <= MESSAGE_ERROR;
 	kernel->left = 0;
-	drop_kernel(kernel, true);
-	if (!kernel->running)
-		kernel->lost = true;
-	else if (too_large)
-		end_cell_with(kernel, "KernelOutputTooLarge",
-			      "one output of the cell is over 96 MiB; the kernel was ended and its state is lost");
+	if (too_large)
+		lose_kernel(kernel, "KernelOutputTooLarge",
+			    "one output of the cell is over 96 MiB; the kernel was ended and its state is lost");
 	else
-		end_cell_with(kernel, "KernelDied", "the kernel sent bytes that are no message; its state is lost");
+		lose_kernel(kernel, "KernelDied", "the kernel sent bytes that are no message; its state is lost");
 }
 
-/* Handles what was read. Stops at the end of the cell: what follows belongs to no cell and is dropped. */
-static void take_bytes(struct kernel *kernel, const uint8_t *data, size_t size)
+static size_t reading_room(const struct kernel *kernel)
+{
+	const struct stream *stream = heard_stream(kernel);
+	if (!stream)
+		return DATA_LIMIT;
+	/* Bytes of a header that is half read are relayed with its rest. */
+	size_t room = stream_room(stream);
+	return room > kernel->header_size ? room - kernel->header_size : 0;
+}
+
+/* Handles what is held. Stops at the end of the cell: what follows belongs to no cell and is dropped. */
+static void take_held(struct kernel *kernel)
 {
 	struct buffer relayed = {0};
-	bool was_running = kernel->running, relaying = was_running, broken = false;
-	size_t at = 0;
+	struct stream *stream = heard_stream(kernel);
+	bool relaying = kernel->running, broken = false;
+	size_t size = reading_room(kernel), at = 0;
+	if (size > buffer_size(&kernel->held))
+		size = buffer_size(&kernel->held);
 	while (at < size && !broken) {
 		struct buffer dropped = {0};
-		size_t part = take_part(kernel, data + at, size - at, relaying ? &relayed : &dropped);
+		const uint8_t *data = buffer_data(&kernel->held) + at;
+		size_t part = take_part(kernel, data, size - at, relaying ? &relayed : &dropped);
 		buffer_free(&dropped);
 		broken = part == 0;
 		at += part;
 		relaying = relaying && !kernel->cells->done;
 	}
-	if (was_running && is_heard(kernel->cells))
-		stream_send(kernel->cells->stream, CHANNEL_OUTPUT, buffer_data(&relayed), buffer_size(&relayed));
+	if (stream)
+		stream_send(stream, CHANNEL_OUTPUT, buffer_data(&relayed), buffer_size(&relayed));
 	buffer_free(&relayed);
+	buffer_consume(&kernel->held, size);
 	if (broken)
 		on_broken_message(kernel);
 }
 
-static size_t reading_room(const struct kernel *kernel)
-{
-	if (!kernel->running || !is_heard(kernel->cells))
-		return DATA_LIMIT;
-	/* Bytes of a header that is half read are relayed with its rest. */
-	size_t room = stream_room(kernel->cells->stream);
-	return room > kernel->header_size ? room - kernel->header_size : 0;
-}
-
-static void pump_reading(struct kernel *kernel)
+static void receive(struct kernel *kernel)
 {
 	uint8_t data[DATA_LIMIT];
-	size_t room = reading_room(kernel);
-	if (room == 0 || (kernel->running && kernel->cells->done))
-		return;
-	ssize_t got = read(kernel->socket, data, room);
+	ssize_t got = read(kernel->socket, data, sizeof data);
 	if (got > 0)
-		take_bytes(kernel, data, (size_t)got);
+		buffer_append(&kernel->held, data, (size_t)got);
 	else if (got == 0 || errno != EAGAIN || process_ended(kernel->process))
+		kernel->over = true;
+	else
+		return;
+	capture_owe(&kernel->capture);
+}
+
+/* Before it is ready, its exit status says why it ended: that comes a moment after the socket's end. */
+static bool has_ended(const struct kernel *kernel)
+{
+	return kernel->over && (kernel->ready || process_ended(kernel->process));
+}
+
+static bool is_waiting_for_close(const struct kernel *kernel)
+{
+	return kernel->running && kernel->cells->done;
+}
+
+/* A batch of messages goes on only after what was captured until it came: output before the DONE that ends it. */
+static void pump_reading(struct kernel *kernel)
+{
+	if (is_waiting_for_close(kernel) || reading_room(kernel) == 0)
+		return;
+	if (buffer_size(&kernel->held) == 0 && !kernel->over)
+		receive(kernel);
+	bool between_messages = kernel->left == 0 && kernel->header_size == 0;
+	if (between_messages && !capture_relay(&kernel->capture, heard_stream(kernel)))
+		return;
+	if (buffer_size(&kernel->held) > 0)
+		take_held(kernel);
+	else if (has_ended(kernel))
 		on_kernel_end(kernel);
 }
 
@@ -320,7 +349,7 @@ static void send_cell(struct kernel *kernel)
 	store_u32(timeout, cell->timeout_ms);
 	buffer_append(&payload, timeout, sizeof timeout);
 	buffer_append(&payload, buffer_data(&cell->code), buffer_size(&cell->code));
-	put_message(&kernel->outgoing, SEND_CELL, buffer_data(&payload), buffer_size(&payload));
+	put_message(&kernel->outgoing, MESSAGE_CELL, buffer_data(&payload), buffer_size(&payload));
 	buffer_free(&payload);
 	buffer_free(&cell->code);
 	if (cell->timeout_ms > 0)
@@ -344,21 +373,24 @@ static void pump_writing(struct kernel *kernel)
 void kernel_identify(const uint8_t *entropy, const uint8_t *generation, struct fields fields)
 {
 	struct buffer variables = {0}, reseed = {0};
+	struct fields rest = fields;
 	struct field field;
-	while (fields_next(&fields, &field) > 0)
+	uint64_t forked;
+	while (fields_next(&rest, &field) > 0)
 		if (field.tag == TAG_ENV) {
 			buffer_append(&variables, field.value, field.length);
 			buffer_append(&variables, "", 1);
 		}
 	buffer_append(&reseed, entropy, RESEED_ENTROPY_SIZE);
 	buffer_append(&reseed, generation, GENERATION_SIZE);
+	buffer_append(&reseed, fields_uint(fields, TAG_FORKED, 0, &forked) && forked ? "\1" : "\0", 1);
 	for (struct kernel *kernel = kernels; kernel; kernel = kernel->next) {
 		if (!kernel->process)
 			continue;
 		if (buffer_size(&variables) > 0)
-			put_message(&kernel->outgoing, SEND_ENVIRONMENT, buffer_data(&variables),
+			put_message(&kernel->outgoing, MESSAGE_ENVIRONMENT, buffer_data(&variables),
 				    buffer_size(&variables));
-		put_message(&kernel->outgoing, SEND_RESEED, buffer_data(&reseed), buffer_size(&reseed));
+		put_message(&kernel->outgoing, MESSAGE_RESEED, buffer_data(&reseed), buffer_size(&reseed));
 		kernel->confirm = kernel->ready && !kernel->running;
 		pump_writing(kernel);
 	}
@@ -374,142 +406,16 @@ bool kernel_all_confirmed(void)
 	return true;
 }
 
-/* ---- the operation ---- */
-
-static bool language_valid(const char *language)
+void kernel_interrupt(struct kernel *kernel)
 {
-	size_t length = strspn(language, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-");
-	return length > 0 && length <= LANGUAGE_LIMIT && language[length] == 0;
-}
-
-static struct kernel *find_kernel(const char *language)
-{
-	for (struct kernel *kernel = kernels; kernel; kernel = kernel->next)
-		if (strcmp(kernel->language, language) == 0)
-			return kernel;
-	char *path = program_path(language);
-	bool exists = access(path, X_OK) == 0;
-	free(path);
-	if (!exists)
-		return NULL;
-	struct kernel *kernel = must_allocate(sizeof *kernel);
-	*kernel = (struct kernel){
-		.next = kernels,
-		.language = must_copy(language, strlen(language)),
-		.socket = -1,
-		.read_place = NOT_POLLED,
-		.write_place = NOT_POLLED,
-	};
-	kernels = kernel;
-	return kernel;
-}
-
-static void on_open(struct stream *stream, struct fields fields)
-{
-	struct field field;
-	uint64_t timeout_ms;
-	if (!stream_uint(stream, fields, TAG_TIMEOUT, &timeout_ms))
-		return;
-	char *language = fields_find(fields, TAG_LANGUAGE, &field) ? field_copy_text(&field) : NULL;
-	if (!language || !language_valid(language)) {
-		free(language);
-		stream_refuse(stream, STATUS_INVALID, "the language is missing or not letters, digits, _ and -");
-		return;
-	}
-	struct kernel *kernel = find_kernel(language);
-	free(language);
-	if (!kernel) {
-		stream_refuse(stream, STATUS_UNAVAILABLE, "this sandbox has no kernel for the language");
-		return;
-	}
-	struct cell *cell = must_allocate(sizeof *cell);
-	*cell = (struct cell){
-		.kernel = kernel,
-		.stream = stream,
-		.timeout_ms = timeout_ms > UINT32_MAX ? 0 : (uint32_t)timeout_ms,
-		.interrupt_at = INT64_MAX,
-		.kill_at = INT64_MAX,
-	};
-	stream->owner = cell;
-}
-
-static void on_input(struct stream *stream, const uint8_t *data, size_t size)
-{
-	struct cell *cell = stream->owner;
-	if (buffer_size(&cell->code) + size > CODE_LIMIT) {
-		free_cell(cell);
-		stream_refuse(stream, STATUS_INVALID, "the code is over 32 MiB");
-		return;
-	}
-	buffer_append(&cell->code, data, size);
-	stream_consumed(stream, size);
-}
-
-/* The code is complete: the cell takes its place in the queue. */
-static void on_input_end(struct stream *stream)
-{
-	struct cell *cell = stream->owner, **last = &cell->kernel->cells;
-	while (*last)
-		last = &(*last)->next;
-	*last = cell;
-}
-
-static bool is_running(const struct cell *cell)
-{
-	return cell->kernel->running && cell->kernel->cells == cell;
-}
-
-/* Drops a cell that does not run: one still being sent, or a queued one. */
-static void drop_cell(struct cell *cell)
-{
-	struct cell **link = &cell->kernel->cells;
-	while (*link && *link != cell)
-		link = &(*link)->next;
-	if (*link)
-		*link = cell->next;
-	free_cell(cell);
-}
-
-static void interrupt(struct cell *cell)
-{
+	struct cell *cell = kernel->cells;
 	cell->interrupt_at = INT64_MAX;
 	cell->kill_at = clock_ns() + INTERRUPT_GRACE_NS;
-	if (cell->kernel->process && process_id(cell->kernel->process) > 0)
-		kill(process_id(cell->kernel->process), SIGINT);
-}
-
-static void on_cancel(struct stream *stream)
-{
-	struct cell *cell = stream->owner;
-	if (!is_running(cell)) {
-		drop_cell(cell);
-		stream_close(stream, STATUS_CANCELED, NULL);
+	if (!kernel->process || process_id(kernel->process) == 0)
 		return;
-	}
-	cell->canceled = true;
-	interrupt(cell);
+	pid_t id = process_id(kernel->process);
+	kill(kernel->interrupts_group ? -id : id, SIGINT);
 }
-
-/* A complete cell still runs, in its turn; one that was still being sent goes. */
-static void on_forget(struct stream *stream)
-{
-	struct cell *cell = stream->owner;
-	if (!stream->input_ended) {
-		drop_cell(cell);
-		return;
-	}
-	cell->stream = NULL;
-	cell->timeout_ms = 0;
-	cell->interrupt_at = cell->kill_at = INT64_MAX;
-}
-
-const struct operation run_code_operation = {
-	.open = on_open,
-	.input = on_input,
-	.input_end = on_input_end,
-	.cancel = on_cancel,
-	.forget = on_forget,
-};
 
 /* ---- the event loop's part ---- */
 
@@ -517,52 +423,28 @@ static void pump_deadlines(struct kernel *kernel)
 {
 	int64_t now = clock_ns();
 	if (kernel->process && !kernel->ready && now >= kernel->ready_by) {
-		drop_kernel(kernel, true);
-		refuse_first_cell(kernel, ETIMEDOUT);
+		drop_kernel(kernel);
+		refuse_first_cell(kernel, strerror(ETIMEDOUT));
 	}
 	if (!kernel->running || kernel->cells->done)
 		return;
 	struct cell *cell = kernel->cells;
 	if (now >= cell->interrupt_at) {
-		interrupt(cell);
+		kernel_interrupt(kernel);
 	} else if (now >= cell->kill_at && reading_room(kernel) == 0) {
 		/* Its DONE may be in the socket, behind what nobody takes. */
 		cell->kill_at = now + INTERRUPT_GRACE_NS;
 	} else if (now >= cell->kill_at) {
-		drop_kernel(kernel, true);
-		end_cell_with(kernel, "TimeoutError",
-			      "the cell did not stop at its deadline; the kernel was killed and its state is lost");
+		lose_kernel(kernel, "TimeoutError",
+			    "the cell did not stop at its deadline; the kernel was killed and its state is lost");
 	}
 }
 
-static bool send_padding(struct cell *cell)
+static void pump_end(struct kernel *kernel)
 {
-	static const uint8_t zeros[4096];
-	while (cell->padding > 0) {
-		size_t size = cell->padding < sizeof zeros ? cell->padding : sizeof zeros;
-		size_t sent = stream_send(cell->stream, CHANNEL_OUTPUT, zeros, size);
-		cell->padding -= sent;
-		if (sent == 0)
-			return false;
-	}
-	return true;
-}
-
-static void pump_last_words(struct kernel *kernel)
-{
-	struct cell *cell = kernel->cells;
-	if (!kernel->running || !cell->done)
+	if (!is_waiting_for_close(kernel) || !cell_send_last_words(kernel->cells))
 		return;
-	if (is_heard(cell)) {
-		if (!send_padding(cell))
-			return;
-		size_t sent = stream_send(cell->stream, CHANNEL_OUTPUT, buffer_data(&cell->last_words),
-					  buffer_size(&cell->last_words));
-		buffer_consume(&cell->last_words, sent);
-		if (buffer_size(&cell->last_words) > 0)
-			return;
-	}
-	close_cell(cell);
+	cell_close(kernel->cells);
 	remove_first_cell(kernel);
 }
 
@@ -580,7 +462,7 @@ static void say_restarted(struct kernel *kernel)
 	struct buffer message = {0};
 	if (!kernel->lost || !kernel->cells->stream)
 		return;
-	put_message(&message, GOT_STDERR, restarted, sizeof restarted - 1);
+	put_message(&message, MESSAGE_STDERR, restarted, sizeof restarted - 1);
 	stream_send(kernel->cells->stream, CHANNEL_OUTPUT, buffer_data(&message), buffer_size(&message));
 	buffer_free(&message);
 	kernel->lost = false;
@@ -593,7 +475,7 @@ static void pump_queue(struct kernel *kernel)
 	if (!kernel->process) {
 		int error = start_kernel(kernel);
 		if (error)
-			refuse_first_cell(kernel, error);
+			refuse_first_cell(kernel, strerror(error));
 		return;
 	}
 	if (!can_start_cell(kernel))
@@ -603,26 +485,38 @@ static void pump_queue(struct kernel *kernel)
 	pump_writing(kernel);
 }
 
+static bool has_work(const struct kernel *kernel)
+{
+	const struct cell *cell = kernel->cells;
+	if (is_waiting_for_close(kernel))
+		return !cell_is_heard(cell) || stream_room(cell->stream) > 0;
+	if (cell && !kernel->running && (!kernel->process || can_start_cell(kernel)))
+		return true;
+	return kernel->process && (has_ended(kernel) || buffer_size(&kernel->held) > 0) &&
+	       reading_room(kernel) > MESSAGE_HEADER_SIZE;
+}
+
 static void prepare_kernel(struct kernel *kernel)
 {
 	kernel->read_place = kernel->write_place = NOT_POLLED;
-	const struct cell *cell = kernel->cells;
-	if (kernel->running && cell->done && (!is_heard(cell) || stream_room(cell->stream) > 0))
+	kernel->capture.places[0] = kernel->capture.places[1] = NOT_POLLED;
+	if (has_work(kernel))
 		poller_wake_at(0);
-	if (cell && !kernel->running && (!kernel->process || can_start_cell(kernel)))
-		poller_wake_at(0);
-	if (kernel->running && !cell->done) {
-		poller_wake_at(cell->interrupt_at);
-		poller_wake_at(cell->kill_at);
+	if (kernel->running && !kernel->cells->done) {
+		poller_wake_at(kernel->cells->interrupt_at);
+		poller_wake_at(kernel->cells->kill_at);
 	}
 	if (!kernel->process)
 		return;
 	if (!kernel->ready)
 		poller_wake_at(kernel->ready_by);
-	if (reading_room(kernel) > 0 && !(kernel->running && cell->done))
-		kernel->read_place = poller_add(kernel->socket, POLLIN);
 	if (buffer_size(&kernel->outgoing) > 0)
 		kernel->write_place = poller_add(kernel->socket, POLLOUT);
+	if (is_waiting_for_close(kernel) || kernel->over || reading_room(kernel) == 0)
+		return;
+	kernel->read_place = poller_add(kernel->socket, POLLIN);
+	if (kernel->left == 0)
+		capture_prepare(&kernel->capture, heard_stream(kernel));
 }
 
 void kernel_prepare(void)
@@ -631,15 +525,21 @@ void kernel_prepare(void)
 		prepare_kernel(kernel);
 }
 
+static bool may_read(const struct kernel *kernel)
+{
+	return poller_ready(kernel->read_place) || capture_ready(&kernel->capture) || kernel->over ||
+	       buffer_size(&kernel->held) > 0 || process_ended(kernel->process);
+}
+
 void kernel_pump(void)
 {
 	for (struct kernel *kernel = kernels; kernel; kernel = kernel->next) {
 		if (kernel->process && poller_ready(kernel->write_place))
 			pump_writing(kernel);
-		if (kernel->process && (poller_ready(kernel->read_place) || process_ended(kernel->process)))
+		if (kernel->process && may_read(kernel))
 			pump_reading(kernel);
 		pump_deadlines(kernel);
-		pump_last_words(kernel);
+		pump_end(kernel);
 		pump_queue(kernel);
 	}
 }

@@ -132,6 +132,62 @@ def test_display_shows_values_in_order(client: AgentClient) -> None:
     assert kinds(cell) == ["STDOUT", "RESULT", "RESULT", "STDOUT", "RESULT", "DONE"]
 
 
+NO_PACKAGES = "import sys; sys.path[:] = [p for p in sys.path if not p.endswith('-packages')]"
+
+
+def test_display_objects_need_no_ipython(client: AgentClient) -> None:
+    client.run_code(NO_PACKAGES)
+    code = """
+from IPython.display import HTML, JSON, SVG, Image, Latex, Markdown, clear_output, display
+open("dot.jpg", "wb").write(b"\\xff\\xd8\\xff\\xe0")
+clear_output(wait=True)
+display(HTML("<b>h</b>"), Markdown("*m*"), SVG("<svg/>"), Latex("$x$"), JSON({"a": [1]}))
+display(Image(b"\\x89PNG"), Image("dot.jpg"), {"text/html": "raw"}, display_id="x")
+display({"text/html": "raw"}, raw=True)
+HTML("<i>last</i>")"""
+    found = [result["data"] for result in results(client.run_code(code))]
+
+    expected = [
+        ("text/html", "<b>h</b>"),
+        ("text/markdown", "*m*"),
+        ("image/svg+xml", "<svg/>"),
+        ("text/latex", "$x$"),
+        ("application/json", '{"a": [1]}'),
+        ("image/png", "iVBORw=="),
+        ("image/jpeg", "/9j/4A=="),
+    ]
+    assert expected == [
+        (mime, data[mime]) for data, (mime, _) in zip(found, expected, strict=False)
+    ]
+    assert found[7] == {"text/plain": "{'text/html': 'raw'}"}
+    assert found[8] == {"text/html": "raw"}
+    assert found[9]["text/html"] == "<i>last</i>"
+    assert found[9]["text/plain"] == "<IPython.core.display.HTML object>"
+
+
+def test_a_display_object_needs_its_content(client: AgentClient) -> None:
+    client.run_code(NO_PACKAGES)
+    cell = client.run_code("from IPython.display import Image; Image(url='http://example.com/a')")
+
+    assert error(cell)["name"] == "ValueError"
+    assert "is not fetched" in error(cell)["value"]
+
+
+def test_an_installed_ipython_shows_through_the_kernel(client: AgentClient) -> None:
+    code = """
+import os
+for name in ("IPython", "IPython/core"):
+    os.makedirs(name); open(name + "/__init__.py", "w").close()
+open("IPython/core/display_functions.py", "w").write("def display(*v): print('not through it')")
+open("IPython/display.py", "w").write("from IPython.core.display_functions import *")
+from IPython.display import display
+display(5)"""
+    cell = client.run_code(code)
+
+    assert kinds(cell) == ["RESULT", "DONE"]
+    assert results(cell)[0]["data"] == {"text/plain": "5"}
+
+
 FAKE_MATPLOTLIB = """
 import os
 for path, text in {
@@ -491,12 +547,42 @@ def test_numpy_is_reseeded_when_it_is_loaded(client: AgentClient) -> None:
     assert text_of(client, "all(0 <= part < 2 ** 32 for part in seeds[0])") == "True"
 
 
-def test_hooks_run_after_a_fork(client: AgentClient) -> None:
-    code = "import mitos_kernel\n@mitos_kernel.after_fork\ndef forked(): global seen; seen = 'yes'"
-    client.run_code(f"{code}\n@mitos_kernel.after_fork\ndef fails(): 1 / 0")
+def test_hooks_run_once_after_a_fork(client: AgentClient) -> None:
+    client.run_code(
+        "import mitos_kernel; seen = []; mitos_kernel.after_fork(lambda: seen.append(1))"
+    )
 
     assert client.identify().status is Status.OK
-    assert text_of(client, "seen") == "'yes'"
+    assert text_of(client, "seen") == "[]", "an identity without a fork is none"
+    assert client.identify(forked=True).status is Status.OK
+    assert text_of(client, "seen") == "[1]"
+    assert text_of(client, "seen") == "[1]"
+
+
+def test_a_hook_that_fails_is_shown_by_the_next_cell(client: AgentClient) -> None:
+    code = "import mitos_kernel; seen = []\n@mitos_kernel.after_fork\ndef fails(): 1 / 0\n"
+    client.run_code(code + "mitos_kernel.after_fork(lambda: seen.append(1))")
+    client.identify(forked=True)
+    first, second = client.run_code("seen"), client.run_code("seen")
+
+    assert "fails failed" in said(first, KernelEventKind.STDERR)
+    assert "ZeroDivisionError" in said(first, KernelEventKind.STDERR)
+    assert results(first)[0]["text"] == "[1]"
+    assert said(second, KernelEventKind.STDERR) == ""
+
+
+@pytest.mark.parametrize(
+    "opt_out",
+    [
+        "import mitos_kernel; mitos_kernel.reseed_after_fork(False)",
+        "import os; os.environ['MITOS_RESEED_AFTER_FORK'] = '0'",
+    ],
+)
+def test_a_kernel_keeps_its_seeds_when_it_is_told_to(client: AgentClient, opt_out: str) -> None:
+    client.run_code(f"import random; random.seed(1)\n{opt_out}")
+    client.identify(forked=True)
+
+    assert text_of(client, "random.random()") == "0.13436424411240122"
 
 
 def test_a_busy_kernel_is_reseeded_before_its_next_cell(client: AgentClient) -> None:

@@ -51,6 +51,20 @@ def test_the_folder_is_named_by_its_content(package: Path, tmp_path: Path) -> No
     assert (first / "kernels" / "python").read_bytes() == b"kernel"
 
 
+def test_a_kernel_may_have_folders(package: Path, tmp_path: Path) -> None:
+    module = package / "kernels" / "python.d" / "kernel" / "__init__.py"
+    (module.parent / "__pycache__").mkdir(parents=True)
+    (module.parent / "__pycache__" / "stale.pyc").write_bytes(b"stale")
+    module.write_bytes(b"module")
+    folder = guest.materialize(tmp_path / "home")
+
+    laid_out = folder / "kernels" / "python.d" / "kernel" / "__init__.py"
+    assert laid_out.read_bytes() == b"module"
+    assert [laid_out] == list(laid_out.parent.iterdir())
+    for path in (laid_out, laid_out.parent, laid_out.parent.parent):
+        assert path.stat().st_mode & 0o777 == 0o755
+
+
 def test_many_may_lay_it_out_at_the_same_time(package: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         folders = set(pool.map(lambda _: guest.materialize(tmp_path / "home"), range(64)))

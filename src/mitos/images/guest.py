@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -68,8 +68,18 @@ def _read_files() -> Mapping[str, bytes]:
             f"no guest agent for {machine} in {package}: {GuestMissingError.remediation}"
         )
     named: dict[str, Traversable] = {"agent": agent}
-    named |= {f"kernels/{kernel.name}": kernel for kernel in kernels.iterdir() if kernel.is_file()}
+    named |= dict(_walk(kernels, "kernels"))
     return {name: named[name].read_bytes() for name in sorted(named)}
+
+
+def _walk(directory: Traversable, name: str) -> Iterator[tuple[str, Traversable]]:
+    """Every file beneath a folder of the package, with its path."""
+    for entry in directory.iterdir():
+        path = f"{name}/{entry.name}"
+        if entry.is_file():
+            yield path, entry
+        elif entry.name != "__pycache__":
+            yield from _walk(entry, path)
 
 
 def _digest(files: Mapping[str, bytes]) -> str:
@@ -82,10 +92,17 @@ def _digest(files: Mapping[str, bytes]) -> str:
 def _write_files(directory: Path, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         path = directory / name
-        path.parent.mkdir(exist_ok=True)
+        _make_folder(directory, path.parent)
         path.write_bytes(data)
         path.chmod(0o755)
-        path.parent.chmod(0o755)
+
+
+def _make_folder(root: Path, folder: Path) -> None:
+    """Makes a folder beneath the root; readable for all, whatever the umask."""
+    if folder != root:
+        _make_folder(root, folder.parent)
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
 
 
 def _rename(work: Path, target: Path) -> None:

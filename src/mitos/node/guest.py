@@ -361,14 +361,15 @@ class Guest:
         """Gives the machine its identity and fresh entropy, and checks that it took them.
 
         Raises:
-            ApiError: `internal` when the agent does not confirm; the machine must not be served.
+            ApiError: `internal` when the agent does not confirm, `exec_failed` when an executable
+                in `/etc/mitos/after-fork.d` fails; the machine must not be served.
         """
         try:
             async with asyncio.timeout(deadline_s):
                 async with self._stream(
                     Operation.IDENTIFY, identity.fields(forked=forked)
                 ) as stream:
-                    answer = _check(await stream.finish(), "")
+                    answer = _check_identified(await stream.finish())
         except TimeoutError:
             raise ApiError(
                 "internal", f"the sandbox did not confirm its identity within {deadline_s:.0f} s"
@@ -573,6 +574,18 @@ def _signal_error(number: int, pid: int) -> ApiError:
         remediation="Signal the command it watches over: the process whose parent it is.",
         context={"pid": str(pid)},
         connect=ConnectCode.PERMISSION_DENIED,
+    )
+
+
+def _check_identified(closed: Closed) -> Fields:
+    hook = _shown(closed.fields.get_text(Tag.PATH))
+    if closed.status is not Status.FAILED or not hook:
+        return _check(closed, "")
+    raise ApiError(
+        "exec_failed",
+        f"{hook} failed in the forked sandbox, which was destroyed",
+        cause=_shown(closed.fields.get_text(Tag.MESSAGE)),
+        remediation="Correct or remove that executable in the sandbox, then fork again.",
     )
 
 

@@ -1,0 +1,40 @@
+/* RUN_CODE: one piece of code on its way through a kernel. kernel.c runs the processes. */
+#ifndef MITOS_CELL_H
+#define MITOS_CELL_H
+
+#include "stream.h"
+
+enum { MESSAGE_HEADER_SIZE = 5 }; /* length u32, kind u8 */
+
+struct kernel;
+
+struct cell {
+	struct cell *next;
+	struct kernel *kernel;
+	struct stream *stream; /* NULL once forgotten: the events are then dropped */
+	struct buffer code;
+	size_t padding;           /* fills up a message that the kernel began and did not end */
+	struct buffer last_words; /* the agent's own events, after which the cell is done */
+	uint32_t timeout_ms;
+	int64_t interrupt_at, kill_at;
+	uint8_t exit_code;
+	bool canceled, done;
+};
+
+extern const struct operation run_code_operation;
+
+/* True when somebody still reads the cell's events. */
+bool cell_is_heard(const struct cell *cell);
+void cell_free(struct cell *cell);
+/* Ends the cell with an error of the agent's own. `value` must need no escape in JSON. `missing` bytes of a message
+ * that the kernel began will not come. */
+void cell_end_with(struct cell *cell, const char *name, const char *value, uint32_t missing);
+/* Sends what the agent itself says at the end; true once all of it is sent. */
+bool cell_send_last_words(struct cell *cell);
+/* Ends the cell's stream. */
+void cell_close(struct cell *cell);
+
+/* Appends a message of the kernel's protocol. */
+void put_message(struct buffer *out, uint8_t kind, const void *payload, size_t size);
+
+#endif
