@@ -29,7 +29,7 @@ def test_listing_shows_what_is_built_and_what_cannot_be(home: Path) -> None:
     result = run(home, "ls", "--output", "json")
 
     rows = {row["name"]: row for row in json.loads(result.stdout)}
-    assert rows.keys() == {"base", "lost", "mine", "node", "python"}
+    assert rows.keys() == {"base", "data", "lost", "mine", "node", "python"}
     assert rows["mine"]["built"]
     assert not rows["python"]["built"]
     assert "nowhere.tar" in rows["lost"]["problem"]
@@ -61,7 +61,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(home: Path) -> None:
     result = run(home, "build", "nope")
 
     assert result.exit_code == 1
-    assert "base, lost, mine, node, python" in result.stderr
+    assert "base, data, lost, mine, node, python" in result.stderr
 
 
 def test_a_name_is_required(home: Path) -> None:

@@ -16,14 +16,14 @@ def file(tmp_path: Path) -> Path:
 def test_the_built_in_images_need_no_file(file: Path) -> None:
     catalog = ImageCatalog(file)
 
-    assert catalog.names() == ["base", "node", "python"]
+    assert catalog.names() == ["base", "data", "node", "python"]
     python = catalog.find("python")
     assert isinstance(python, DebianImage)
     assert {"python3", "python3-pip", "git", "curl", "ca-certificates"} <= set(python.packages)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(file: Path) -> None:
-    with pytest.raises(ImageNotFoundError, match="'nope'; there are base, node, python"):
+    with pytest.raises(ImageNotFoundError, match="'nope'; there are base, data, node, python"):
         ImageCatalog(file).find("nope")
 
 
@@ -32,14 +32,14 @@ def test_the_file_adds_folders_archives_and_package_lists(file: Path, tmp_path: 
     file.write_text(
         '[templates.mine]\nrootfs = "tree"\n'
         '[templates.packed]\nrootfs = "/srv/packed.tar.gz"\n'
-        '[templates.data]\npackages = ["python3", "python3-numpy"]\n'
+        '[templates.science]\npackages = ["python3", "python3-numpy"]\n'
     )
     catalog = ImageCatalog(file)
 
-    assert catalog.names() == ["base", "data", "mine", "node", "packed", "python"]
+    assert catalog.names() == ["base", "data", "mine", "node", "packed", "python", "science"]
     assert catalog.find("mine") == DirectoryImage("mine", tmp_path / "tree")
     assert catalog.find("packed") == ArchiveImage("packed", Path("/srv/packed.tar.gz"))
-    assert catalog.find("data") == DebianImage("data", ("python3", "python3-numpy"))
+    assert catalog.find("science") == DebianImage("science", ("python3", "python3-numpy"))
 
 
 def test_the_file_can_replace_a_built_in_image(file: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_faulty_file_is_named_with_what_is_wrong(file: Path, text: str, named:
         catalog.find("python")
 
     assert str(file) in str(caught.value)
-    assert catalog.names() == ["base", "node", "python"]
+    assert catalog.names() == ["base", "data", "node", "python"]
 
 
 def test_a_file_that_is_not_text_is_refused(file: Path) -> None:

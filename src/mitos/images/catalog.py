@@ -6,8 +6,8 @@
     rootfs = "/srv/my-tools"            # a folder with a root filesystem
     [templates.alpine]
     rootfs = "images/alpine.tar.gz"     # or a tar archive; relative to the file
-    [templates.data]
-    packages = ["python3", "python3-numpy"]   # or Debian packages
+    [templates.science]
+    packages = ["python3", "python3-scipy"]   # or Debian packages
 
 The file is read at every look-up, so an edit counts for the next template.
 """
@@ -33,11 +33,14 @@ _CONFIGURATION_LIMIT_BYTES = 1 << 20
 # ps and kill.
 _EVERYWHERE = ("ca-certificates", "curl", "procps")
 
+_PYTHON = (*_EVERYWHERE, "git", "python3", "python3-pip", "python3-venv")
+
 BUILT_IN: Mapping[str, Image] = {
     image.name: image
     for image in (
         DebianImage("base", _EVERYWHERE),
-        DebianImage("python", (*_EVERYWHERE, "git", "python3", "python3-pip", "python3-venv")),
+        DebianImage("python", _PYTHON),
+        DebianImage("data", (*_PYTHON, "python3-matplotlib", "python3-numpy", "python3-pandas")),
         # npm brings its own dependencies from Debian; python3 is there for the code kernel.
         DebianImage("node", (*_EVERYWHERE, "git", "nodejs", "npm", "python3")),
     )
