@@ -213,6 +213,30 @@ def test_a_child_whose_handshake_fails_is_destroyed_and_the_fork_says_so(
         assert child.exec("echo child").stdout == "child\n"
 
 
+def test_executables_run_in_every_child_before_its_first_command(sandbox: DirectSandbox) -> None:
+    sandbox.files.mkdir("/etc/mitos/after-fork.d")
+    sandbox.files.write("/etc/mitos/after-fork.d/note", "#!/bin/sh\nhostname >> /tmp/forks\n")
+    sandbox.exec("chmod +x /etc/mitos/after-fork.d/note")
+
+    with forked(sandbox, 2) as children:
+        assert outputs(children, "cat /tmp/forks") == [f"{c.id.lower()}\n" for c in children]
+    assert not sandbox.files.exists("/tmp/forks")
+
+
+def test_an_executable_that_fails_makes_the_fork_fail(sandbox: DirectSandbox) -> None:
+    sandbox.files.mkdir("/etc/mitos/after-fork.d")
+    sandbox.files.write("/etc/mitos/after-fork.d/bad", "#!/bin/sh\necho no license; exit 9\n")
+    sandbox.exec("chmod +x /etc/mitos/after-fork.d/bad")
+
+    with pytest.raises(mitos.AgentRunError) as caught:
+        sandbox.fork(1)
+
+    assert "/etc/mitos/after-fork.d/bad" in str(caught.value)
+    assert "exit code 9: no license" in str(caught.value.cause)
+    assert "remove that executable" in str(caught.value.remediation)
+    assert sandbox.exec("echo alive").stdout == "alive\n"
+
+
 def test_a_background_process_lives_on_in_parent_and_child(sandbox: DirectSandbox) -> None:
     sandbox.exec(
         "nohup sh -c 'while :; do date +%N > /tmp/b; mv /tmp/b /tmp/beat; sleep 0.02; done'"

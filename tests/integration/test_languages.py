@@ -217,32 +217,3 @@ def test_a_kernel_killed_from_outside_in_mid_cell_is_an_error(sandbox: DirectSan
     assert execution.error is not None
     assert execution.error.name == "KernelDied"
     assert sandbox.run_code("1 + 1").text == "2"
-
-
-def test_executables_run_in_every_child_before_its_first_command(sandbox: DirectSandbox) -> None:
-    sandbox.files.mkdir("/etc/mitos/after-fork.d")
-    sandbox.files.write("/etc/mitos/after-fork.d/note", "#!/bin/sh\nhostname >> /tmp/forks\n")
-    sandbox.exec("chmod +x /etc/mitos/after-fork.d/note")
-
-    children = sandbox.fork(2)
-    try:
-        notes = [child.exec("cat /tmp/forks").stdout for child in children]
-    finally:
-        for child in children:
-            child.terminate()
-    assert [f"{child.id.lower()}\n" for child in children] == notes
-    assert not sandbox.files.exists("/tmp/forks")
-
-
-def test_an_executable_that_fails_makes_the_fork_fail(sandbox: DirectSandbox) -> None:
-    sandbox.files.mkdir("/etc/mitos/after-fork.d")
-    sandbox.files.write("/etc/mitos/after-fork.d/bad", "#!/bin/sh\necho no license; exit 9\n")
-    sandbox.exec("chmod +x /etc/mitos/after-fork.d/bad")
-
-    with pytest.raises(mitos.AgentRunError) as caught:
-        sandbox.fork(1)
-
-    assert "/etc/mitos/after-fork.d/bad" in str(caught.value)
-    assert "exit code 9: no license" in str(caught.value.cause)
-    assert "remove that executable" in str(caught.value.remediation)
-    assert sandbox.exec("echo alive").stdout == "alive\n"
