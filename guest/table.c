@@ -19,13 +19,14 @@ static void copy_name(struct table_entry *entry, const char *start, const char *
 	entry->name[length] = 0;
 }
 
-/* Reads `pid (name) state parent …`; the name may hold anything, also parentheses. */
-static bool parse_entry(const char *text, struct table_entry *entry)
+/* Reads `pid (name) state parent …`; the name may hold anything, also parentheses. The id there is no use: gVisor
+ * writes 0 for a process that is just ending, and a signal to 0 goes to the agent's own group. */
+static bool parse_entry(const char *text, pid_t id, struct table_entry *entry)
 {
 	const char *open = strchr(text, '('), *close = strrchr(text, ')');
 	unsigned long long user, system, start;
 	long pages;
-	*entry = (struct table_entry){.id = atoi(text)};
+	*entry = (struct table_entry){.id = id};
 	if (!open || !close || close < open)
 		return false;
 	copy_name(entry, open + 1, close);
@@ -52,7 +53,7 @@ static bool read_entry(int proc, const char *name, struct table_entry *entry)
 	if (size <= 0)
 		return false;
 	text[size] = 0;
-	return parse_entry(text, entry);
+	return parse_entry(text, atoi(name), entry);
 }
 
 static void add_entry(struct table *table, const struct table_entry *entry)
