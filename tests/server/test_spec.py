@@ -8,7 +8,8 @@ from unittest import mock
 
 from starlette.routing import Route
 
-from mitos.server import pty, rest
+from mitos.server import ports, pty, rest
+from mitos.server.expose import Exposure
 from mitos.server.settings import ServerSettings
 
 SPEC = Path(__file__).parent.parent.parent / "spec" / "rest.md"
@@ -19,7 +20,11 @@ def test_the_documented_routes_are_the_served_ones() -> None:
     node, settings = mock.Mock(), ServerSettings()
     served = [
         (method, re.sub(r":\w+}", "}", route.path))
-        for route in [*rest.routes(node, settings), *pty.routes(node, settings)]
+        for route in [
+            *rest.routes(node, settings),
+            *pty.routes(node, settings),
+            *ports.routes(settings, Exposure(node))[::2],  # each is there for WebSockets too
+        ]
         for method in sorted(_methods(route))
     ]
 
@@ -29,5 +34,5 @@ def test_the_documented_routes_are_the_served_ones() -> None:
 def _methods(route: object) -> set[str]:
     """A terminal's route is a GET that asks for an upgrade."""
     if isinstance(route, Route):
-        return (route.methods or set()) - {"HEAD"}
+        return route.methods - {"HEAD"} if route.methods else {"ANY"}
     return {"GET"}

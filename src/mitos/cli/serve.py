@@ -7,13 +7,16 @@ import contextlib
 import hashlib
 import ipaddress
 import logging
+import os
 import resource
+import secrets
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -27,8 +30,9 @@ from mitos.images.store import ImageStore
 from mitos.node.node import Node
 from mitos.node.settings import NodeSettings
 from mitos.server import app, http
-from mitos.server.settings import ServerSettings
+from mitos.server.settings import PreviewSettings, ServerSettings
 from mitos.wire.errors import ApiError
+from mitos.wire.preview import MIN_SECRET_BYTES
 
 __all__ = ["serve"]
 
@@ -47,6 +51,8 @@ class _Options:
     scratch: Path
     engine: str
     api_key: str | None
+    preview_origin: str | None
+    preview_secret: bytes
     port_file: Path | None
     prepare: tuple[str, ...]
 
@@ -70,6 +76,12 @@ class _Options:
     help="Serve without a key on an address other machines can reach.",
 )
 @click.option(
+    "--preview-origin",
+    metavar="URL",
+    help="Where preview URLs point, such as https://preview.example.com, whose names must all lead"
+    " here.  [default on loopback: http://localhost:PORT]",
+)
+@click.option(
     "--prepare", multiple=True, metavar="TEMPLATE", help="Make a template ready before listening."
 )
 @click.option(
@@ -85,6 +97,7 @@ def serve(
     home: Path | None,
     engine: str,
     api_key_file: Path | None,
+    preview_origin: str | None,
     prepare: tuple[str, ...],
     port_file: Path | None,
     scratch: Path | None,
@@ -110,6 +123,8 @@ def serve(
         scratch=(scratch or _default_scratch(home)).absolute(),
         engine=engine,
         api_key=api_key,
+        preview_origin=_origin(preview_origin),
+        preview_secret=_preview_secret(home),
         port_file=port_file,
         prepare=prepare,
     )
@@ -153,7 +168,10 @@ async def _serve_until_told(node: Node, listener: socket.socket, options: _Optio
     host, port = listener.getsockname()[:2]
     base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     server_settings = ServerSettings(
-        base_url=base_url, api_key=options.api_key, is_mock=node.engine.name == FakeEngine.name
+        base_url=base_url,
+        api_key=options.api_key,
+        is_mock=node.engine.name == FakeEngine.name,
+        preview=_preview_settings(options, port),
     )
     stop = asyncio.Event()
     _on_stop(stop.set)
@@ -194,6 +212,45 @@ def _node(options: _Options) -> Node:
         )
     images = ImageStore(options.home, ImageCatalog(options.home / CONFIGURATION_NAME))
     return Node(NodeSettings(home=options.home, scratch=options.scratch), engine, images)
+
+
+def _preview_settings(options: _Options, port: int) -> PreviewSettings | None:
+    """On loopback previews need no setting: browsers find every name under `localhost` here."""
+    origin = options.preview_origin
+    if origin is None and _is_loopback(options.host):
+        origin = f"http://localhost:{port}"
+    return None if origin is None else PreviewSettings(origin, options.preview_secret)
+
+
+def _preview_secret(home: Path) -> bytes:
+    """The key of preview URLs: the environment's, or one of this home's own that is made once."""
+    given = os.environ.get("MITOS_PREVIEW_SECRET")
+    if given is not None:
+        if len(given.encode()) < MIN_SECRET_BYTES:
+            raise click.UsageError(
+                f"MITOS_PREVIEW_SECRET needs at least {MIN_SECRET_BYTES} bytes; unset it, and the"
+                " server makes its own."
+            )
+        return given.encode()
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / "preview-secret"
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_hex(32).encode())
+    return path.read_bytes()
+
+
+def _origin(text: str | None) -> str | None:
+    if text is None:
+        return None
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+        raise click.BadParameter(
+            "must be SCHEME://DOMAIN[:PORT], such as https://preview.example.com",
+            param_hint="--preview-origin",
+        )
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -245,6 +245,14 @@ class Node:
             ApiError: `not_found`, or `idle_timeout` when its deadline ended it.
         """
         return self._sandbox(sandbox_id).record()
+
+    def on_end(self, sandbox_id: str, callback: Callable[[], None]) -> None:
+        """Calls back once when the sandbox ends, for whatever reason.
+
+        Raises:
+            ApiError: `not_found`.
+        """
+        self._sandbox(sandbox_id).on_end.append(callback)
 
     async def terminate(self, sandbox_id: str) -> None:
         """Ends a sandbox; its id is free at once.
@@ -526,6 +534,8 @@ class Node:
         del self._sandboxes[sandbox.id]
         self._reaper.clear(sandbox.id)
         self._ledger.end_sandbox(sandbox.id, reason)
+        for callback in sandbox.on_end:
+            callback()
         await destroy(self.engine, Launched(sandbox.machine, sandbox.link))
 
     async def _end_at_deadline(self, sandbox_id: str) -> None:

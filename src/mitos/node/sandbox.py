@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -112,6 +112,7 @@ class Sandbox:
         self.phase = Phase.READY
         self.deadline: float | None = None
         self.open_streams = 0
+        self.on_end: list[Callable[[], None]] = []
         self.lock = asyncio.Lock()
         """Held by whoever snapshots, pauses or resumes the machine."""
         self.paused = contextlib.ExitStack()

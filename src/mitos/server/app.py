@@ -13,12 +13,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mitos.node.node import Node
-from mitos.server import pty, rest
+from mitos.server import ports, pty, rest
 from mitos.server.auth import AuthInterceptor
 from mitos.server.codec import codecs
 from mitos.server.errors import envelope_response, internal_error
+from mitos.server.expose import Exposure
 from mitos.server.journal import Journal, OutcomeInterceptor
 from mitos.server.keep_alive import KeepAlive
+from mitos.server.preview import Preview
 from mitos.server.runtime import RuntimeService
 from mitos.server.settings import ServerSettings
 from mitos.wire._generated.sandbox.v1.sandbox_connect import SandboxASGIApplication
@@ -31,8 +33,13 @@ RUNTIME_PATH = "/sandbox.v1.Sandbox/"
 
 def build(node: Node, settings: ServerSettings) -> ASGIApp:
     """The application over a started node."""
+    exposure = Exposure(node)
     control_plane = Starlette(
-        routes=[*rest.routes(node, settings), *pty.routes(node, settings)],
+        routes=[
+            *rest.routes(node, settings),
+            *pty.routes(node, settings),
+            *ports.routes(settings, exposure),
+        ],
         exception_handlers={
             ApiError: _answer_error,
             HTTPException: _answer_http_error,
@@ -47,19 +54,23 @@ def build(node: Node, settings: ServerSettings) -> ASGIApp:
         codecs=codecs(),
         interceptors=[OutcomeInterceptor(), AuthInterceptor(settings.api_key)],
     )
-    return Journal(KeepAlive(_Switch(runtime, control_plane)))
+    hosts = Preview(node, settings.preview, exposure) if settings.preview is not None else None
+    return Journal(KeepAlive(_Switch(runtime, control_plane, hosts)))
 
 
 class _Switch:
-    """Sends runtime calls to Connect and the rest to Starlette."""
+    """Sends what is for a preview host there, runtime calls to Connect, the rest to Starlette."""
 
-    def __init__(self, runtime: ASGIApp, control_plane: ASGIApp) -> None:
+    def __init__(self, runtime: ASGIApp, control_plane: ASGIApp, preview: Preview | None) -> None:
         self._runtime = runtime
         self._control_plane = control_plane
+        self._preview = preview
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_runtime = scope["type"] == "http" and scope["path"].startswith(RUNTIME_PATH)
-        if not is_runtime:
+        if self._preview is not None and self._preview.is_addressed(scope):
+            await self._preview(scope, receive, send)
+        elif not is_runtime:
             await self._control_plane(scope, receive, send)
         elif scope["method"] != "POST":
             error = Response("use POST\n", status_code=405, headers={"Allow": "POST"})

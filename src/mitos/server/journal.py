@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mitos.wire.ids import is_valid_id
 
-__all__ = ["Journal", "OutcomeInterceptor", "note_code", "note_sandbox"]
+__all__ = ["Journal", "OutcomeInterceptor", "note_code", "note_operation", "note_sandbox"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ class _Entry:
 
     sandbox: str = _UNKNOWN
     code: str = _UNKNOWN
+    operation: str = ""
 
 
 _entry: contextvars.ContextVar[_Entry] = contextvars.ContextVar("mitos-request")
@@ -50,6 +51,13 @@ def note_sandbox(sandbox_id: str) -> None:
     entry = _entry.get(None)
     if entry is not None and entry.sandbox == _UNKNOWN:
         entry.sandbox = sandbox_id
+
+
+def note_operation(operation: str) -> None:
+    """Names what the current request does, where its path is the client's own affair."""
+    entry = _entry.get(None)
+    if entry is not None:
+        entry.operation = operation
 
 
 def note_code(code: str) -> None:
@@ -103,7 +111,7 @@ class Journal:
                 "request=%s method=%s op=%s sandbox=%s status=%d code=%s ms=%.1f",
                 number,
                 _plain(scope.get("method", "WEBSOCKET")),
-                _operation(scope["path"]),
+                entry.operation or _operation(scope["path"]),
                 entry.sandbox,
                 status,
                 entry.code,

@@ -16,8 +16,10 @@ from mitos.node.node import Node
 from mitos.node.sandbox import SandboxRecord
 from mitos.node.template import TemplateRecord
 from mitos.server.auth import authorize
+from mitos.server.forward import Forwards
 from mitos.server.journal import note_sandbox
 from mitos.server.operations import Operations
+from mitos.server.preview import mint_url
 from mitos.server.settings import ServerSettings
 from mitos.wire.errors import ApiError
 from mitos.wire.ids import ID_PATTERN, is_valid_id
@@ -36,12 +38,18 @@ class _Call:
     """One request, with what every handler needs of it."""
 
     def __init__(
-        self, request: Request, node: Node, settings: ServerSettings, operations: Operations
+        self,
+        request: Request,
+        node: Node,
+        settings: ServerSettings,
+        operations: Operations,
+        forwards: Forwards,
     ) -> None:
         self._request = request
         self.node = node
         self.settings = settings
         self.operations = operations
+        self.forwards = forwards
 
     @property
     def idempotency_key(self) -> str | None:
@@ -79,13 +87,13 @@ class _Call:
 
 def routes(node: Node, settings: ServerSettings) -> list[Route]:
     """The control plane's routes."""
-    operations = Operations(node, settings)
+    operations, forwards = Operations(node, settings), Forwards(node)
 
     def route(method: str, path: str, handler: _Handler, *, is_open: bool = False) -> Route:
         async def serve(request: Request) -> Response:
             if not is_open:
                 authorize(request.headers.get("authorization"), settings.api_key)
-            result = await handler(_Call(request, node, settings, operations))
+            result = await handler(_Call(request, node, settings, operations, forwards))
             return result if isinstance(result, Response) else JSONResponse(result)
 
         return Route(path, serve, methods=[method], name=handler.__name__.lstrip("_"))
@@ -105,6 +113,8 @@ def routes(node: Node, settings: ServerSettings) -> list[Route]:
         route("POST", "/v1/set_timeout", _set_timeout),
         route("POST", "/v1/pause", _pause),
         route("POST", "/v1/resume", _resume),
+        route("POST", "/v1/preview", _preview),
+        route("POST", "/v1/sandboxes/{id}/forward", _forward),
     ]
 
 
@@ -223,6 +233,28 @@ async def _resume(call: _Call) -> object:
     body = await call.body()
     await call.node.resume(_checked_id(body.get("sandbox"), "sandbox"))
     return {"status": "running"}
+
+
+async def _preview(call: _Call) -> object:
+    body = await call.body()
+    sandbox_id, port = _checked_id(body.get("sandbox"), "sandbox"), _integer(body, "port")
+    if call.settings.preview is None:
+        raise ApiError(
+            "internal",
+            "previews are not enabled on this server",
+            remediation="Start it with --preview-origin, or use the expose route.",
+            status=501,
+        )
+    if not 1 <= port <= 65_535:
+        raise ApiError("invalid_input", "port must be from 1 to 65535")
+    url, expires_unix = mint_url(call.node, call.settings.preview, sandbox_id, port)
+    return {"url": url, "expires_unix": expires_unix}
+
+
+async def _forward(call: _Call) -> object:
+    sandbox_id, body = call.path_id("sandbox"), await call.body()
+    port = _integer(body, "guest_port")
+    return {"host": await call.forwards.open(sandbox_id, port), "guest_port": port}
 
 
 def _template(record: TemplateRecord) -> _Body:

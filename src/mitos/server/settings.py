@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-__all__ = ["ServerSettings"]
+__all__ = ["PreviewSettings", "ServerSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewSettings:
+    """Where preview URLs point, and what signs them."""
+
+    origin: str
+    """Scheme, domain and port, such as `https://preview.example.com`; a sandbox's label goes before
+    the domain.
+    """
+
+    secret: bytes = field(repr=False)
+    """Key of the signatures, at least 16 bytes."""
+
+    ttl_s: int = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +34,9 @@ class ServerSettings:
 
     is_mock: bool = False
     """True when the engine isolates nothing; health says so."""
+
+    preview: PreviewSettings | None = None
+    """None answers that previews are not enabled."""
 
     max_body_bytes: int = 32 << 20
     """Body of a control-plane request."""
