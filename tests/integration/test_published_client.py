@@ -193,3 +193,32 @@ def test_the_terminal(published_python: Path, server: Server) -> None:
     )
 
     assert found == {"size": True, "resized": True, "exit": 5}
+
+
+def test_a_preview_url_leads_to_the_port(published_python: Path, server: Server) -> None:
+    found = run(
+        published_python,
+        server,
+        """
+        import json, mitos, urllib.parse, urllib.request
+        sb = mitos.create("python")
+        sb.files.write("/workspace/index.html", "from inside")
+        sb.exec("nohup python3 -m http.server 8000 --bind 127.0.0.1 >/dev/null 2>&1 &")
+        sb.exec("until curl -s 127.0.0.1:8000 >/dev/null; do sleep 0.05; done")
+        url = urllib.parse.urlsplit(sb.get_host(8000))
+        here = f"http://127.0.0.1:{url.port}{url.path}?{url.query}"
+        request = urllib.request.Request(here, headers={"Host": url.netloc})
+        body = urllib.request.urlopen(request, timeout=30).read().decode()
+        refused = []
+        for port in (0, 70000):
+            try:
+                sb.get_host(port)
+            except ValueError:
+                refused.append(port)
+        sb.terminate()
+        print(json.dumps({"host": url.hostname, "body": body, "refused": refused}))
+        """,
+    )
+
+    assert str(found["host"]).endswith(".localhost")
+    assert (found["body"], found["refused"]) == ("from inside", [0, 70000])
