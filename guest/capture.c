@@ -1,8 +1,7 @@
 #define _GNU_SOURCE
 #include "capture.h"
 
-#include "cell.h"
-#include "kernel.h"
+#include "message.h"
 #include "poller.h"
 
 #include <errno.h>
@@ -61,7 +60,7 @@ static size_t portion(const struct stream *stream)
 static void send_message(struct stream *stream, uint8_t kind, const uint8_t *data, size_t size)
 {
 	struct buffer message = {0};
-	put_message(&message, kind, data, size);
+	message_put(&message, kind, data, size);
 	stream_send(stream, CHANNEL_OUTPUT, buffer_data(&message), buffer_size(&message));
 	buffer_free(&message);
 }

@@ -10,15 +10,6 @@
 
 enum { CODE_LIMIT = 32 << 20, LANGUAGE_LIMIT = 64 };
 
-void put_message(struct buffer *out, uint8_t kind, const void *payload, size_t size)
-{
-	uint8_t header[MESSAGE_HEADER_SIZE];
-	store_u32(header, (uint32_t)size);
-	header[4] = kind;
-	buffer_append(out, header, sizeof header);
-	buffer_append(out, payload, size);
-}
-
 /* ---- the end of a cell ---- */
 
 bool cell_is_heard(const struct cell *cell)
@@ -38,8 +29,8 @@ void cell_end_with(struct cell *cell, const char *name, const char *value, uint3
 	char text[512];
 	uint8_t failed = 1;
 	int size = snprintf(text, sizeof text, "{\"name\":\"%s\",\"value\":\"%s\",\"traceback\":[]}", name, value);
-	put_message(&cell->last_words, MESSAGE_ERROR, text, (size_t)size);
-	put_message(&cell->last_words, MESSAGE_DONE, &failed, 1);
+	message_put(&cell->last_words, MESSAGE_ERROR, text, (size_t)size);
+	message_put(&cell->last_words, MESSAGE_DONE, &failed, 1);
 	cell->padding = missing;
 	cell->exit_code = failed;
 	cell->done = true;

@@ -2,9 +2,8 @@
 #ifndef MITOS_CELL_H
 #define MITOS_CELL_H
 
+#include "message.h"
 #include "stream.h"
-
-enum { MESSAGE_HEADER_SIZE = 5 }; /* length u32, kind u8 */
 
 struct kernel;
 
@@ -33,8 +32,5 @@ void cell_end_with(struct cell *cell, const char *name, const char *value, uint3
 bool cell_send_last_words(struct cell *cell);
 /* Ends the cell's stream. */
 void cell_close(struct cell *cell);
-
-/* Appends a message of the kernel's protocol. */
-void put_message(struct buffer *out, uint8_t kind, const void *payload, size_t size);
 
 #endif

@@ -18,8 +18,7 @@
 
 #define KERNEL_DIRECTORY "/opt/mitos/kernels/"
 
-enum { MESSAGE_LIMIT = 96 << 20, NOT_FOUND_STATUS = 127 };
-enum { READY_INTERRUPTS_GROUP = 1 };
+enum { NOT_FOUND_STATUS = 127, READY_INTERRUPTS_GROUP = 1 };
 
 static const int64_t SECOND_NS = 1000000000;
 static const int64_t INTERRUPT_GRACE_NS = 3 * SECOND_NS;
@@ -122,14 +121,13 @@ static void drop_kernel(struct kernel *kernel)
 	kernel->process = NULL;
 	kernel->socket = -1;
 	kernel->ready = kernel->confirm = kernel->over = kernel->interrupts_group = false;
-	kernel->header_size = 0;
-	kernel->left = 0;
+	kernel->message = (struct message){0};
 }
 
 /* Drops the kernel; the running cell says why, or else the next one does. */
 static void lose_kernel(struct kernel *kernel, const char *name, const char *value)
 {
-	uint32_t missing = kernel->left;
+	uint32_t missing = kernel->message.left;
 	drop_kernel(kernel);
 	if (kernel->running)
 		cell_end_with(kernel->cells, name, value, missing);
@@ -182,80 +180,32 @@ static struct stream *heard_stream(const struct kernel *kernel)
 	return kernel->running && cell_is_heard(kernel->cells) ? kernel->cells->stream : NULL;
 }
 
-static bool header_valid(const struct kernel *kernel)
+static void on_message(struct kernel *kernel)
 {
-	switch (kernel->header[4]) {
+	switch (message_kind(&kernel->message)) {
 	case MESSAGE_READY:
-		return kernel->left <= 1;
-	case MESSAGE_RESEEDED:
-		return kernel->left == 0;
-	case MESSAGE_DONE:
-		return kernel->left == 1;
-	default:
-		return kernel->header[4] >= MESSAGE_STDOUT && kernel->header[4] <= MESSAGE_ERROR &&
-		       kernel->left <= MESSAGE_LIMIT;
-	}
-}
-
-static void on_message_start(struct kernel *kernel)
-{
-	if (kernel->header[4] == MESSAGE_READY)
 		kernel->ready = true;
-	else if (kernel->header[4] == MESSAGE_RESEEDED)
+		kernel->interrupts_group = kernel->message.last_byte & READY_INTERRUPTS_GROUP;
+		break;
+	case MESSAGE_RESEEDED:
 		kernel->confirm = false;
-}
-
-static void on_message_end(struct kernel *kernel, uint8_t last_byte)
-{
-	if (kernel->header[4] == MESSAGE_READY)
-		kernel->interrupts_group = last_byte & READY_INTERRUPTS_GROUP;
-	else if (kernel->header[4] == MESSAGE_DONE && kernel->running) {
-		kernel->cells->exit_code = last_byte;
+		break;
+	case MESSAGE_DONE:
+		if (!kernel->running)
+			break;
+		kernel->cells->exit_code = kernel->message.last_byte;
 		kernel->cells->done = true;
+		break;
+	default:
+		break;
 	}
-}
-
-static bool is_relayed(const struct kernel *kernel)
-{
-	return kernel->header[4] <= MESSAGE_DONE;
-}
-
-static size_t take_payload(struct kernel *kernel, const uint8_t *data, size_t size, struct buffer *relayed)
-{
-	size_t part = size < kernel->left ? size : kernel->left;
-	if (is_relayed(kernel))
-		buffer_append(relayed, data, part);
-	kernel->left -= (uint32_t)part;
-	if (kernel->left == 0)
-		on_message_end(kernel, data[part - 1]);
-	return part;
-}
-
-/* Takes one part of a message: a header or a slice of payload. Returns its size, 0 for a broken header. */
-static size_t take_part(struct kernel *kernel, const uint8_t *data, size_t size, struct buffer *relayed)
-{
-	if (kernel->left > 0)
-		return take_payload(kernel, data, size, relayed);
-	size_t part = MESSAGE_HEADER_SIZE - kernel->header_size;
-	part = size < part ? size : part;
-	memcpy(kernel->header + kernel->header_size, data, part);
-	kernel->header_size += part;
-	if (kernel->header_size < MESSAGE_HEADER_SIZE)
-		return part;
-	kernel->header_size = 0;
-	kernel->left = load_u32(kernel->header);
-	if (!header_valid(kernel))
-		return 0;
-	on_message_start(kernel);
-	if (is_relayed(kernel))
-		buffer_append(relayed, kernel->header, MESSAGE_HEADER_SIZE);
-	return part;
 }
 
 static void on_broken_message(struct kernel *kernel)
 {
-	bool too_large = kernel->header[4] >= MESSAGE_STDOUT && kernel->header[4] <= MESSAGE_ERROR;
-	kernel->left = 0;
+	uint8_t kind = message_kind(&kernel->message);
+	bool too_large = kind >= MESSAGE_STDOUT && kind <= MESSAGE_ERROR;
+	kernel->message.left = 0;
 	if (too_large)
 		lose_kernel(kernel, "KernelOutputTooLarge",
 			    "one output of the cell is over 96 MiB; the kernel was ended and its state is lost");
@@ -270,7 +220,8 @@ static size_t reading_room(const struct kernel *kernel)
 		return DATA_LIMIT;
 	/* Bytes of a header that is half read are relayed with its rest. */
 	size_t room = stream_room(stream);
-	return room > kernel->header_size ? room - kernel->header_size : 0;
+	size_t header_size = kernel->message.header_size;
+	return room > header_size ? room - header_size : 0;
 }
 
 /* Handles what is held. Stops at the end of the cell: what follows belongs to no cell and is dropped. */
@@ -285,9 +236,13 @@ static void take_held(struct kernel *kernel)
 	while (at < size && !broken) {
 		struct buffer dropped = {0};
 		const uint8_t *data = buffer_data(&kernel->held) + at;
-		size_t part = take_part(kernel, data, size - at, relaying ? &relayed : &dropped);
+		bool complete;
+		size_t part = message_take(&kernel->message, data, size - at, relaying ? &relayed : &dropped,
+					   &complete);
 		buffer_free(&dropped);
 		broken = part == 0;
+		if (complete)
+			on_message(kernel);
 		at += part;
 		relaying = relaying && !kernel->cells->done;
 	}
@@ -330,8 +285,7 @@ static void pump_reading(struct kernel *kernel)
 		return;
 	if (buffer_size(&kernel->held) == 0 && !kernel->over)
 		receive(kernel);
-	bool between_messages = kernel->left == 0 && kernel->header_size == 0;
-	if (between_messages && !capture_relay(&kernel->capture, heard_stream(kernel)))
+	if (message_none(&kernel->message) && !capture_relay(&kernel->capture, heard_stream(kernel)))
 		return;
 	if (buffer_size(&kernel->held) > 0)
 		take_held(kernel);
@@ -349,7 +303,7 @@ static void send_cell(struct kernel *kernel)
 	store_u32(timeout, cell->timeout_ms);
 	buffer_append(&payload, timeout, sizeof timeout);
 	buffer_append(&payload, buffer_data(&cell->code), buffer_size(&cell->code));
-	put_message(&kernel->outgoing, MESSAGE_CELL, buffer_data(&payload), buffer_size(&payload));
+	message_put(&kernel->outgoing, MESSAGE_CELL, buffer_data(&payload), buffer_size(&payload));
 	buffer_free(&payload);
 	buffer_free(&cell->code);
 	if (cell->timeout_ms > 0)
@@ -388,9 +342,9 @@ void kernel_identify(const uint8_t *entropy, const uint8_t *generation, struct f
 		if (!kernel->process)
 			continue;
 		if (buffer_size(&variables) > 0)
-			put_message(&kernel->outgoing, MESSAGE_ENVIRONMENT, buffer_data(&variables),
+			message_put(&kernel->outgoing, MESSAGE_ENVIRONMENT, buffer_data(&variables),
 				    buffer_size(&variables));
-		put_message(&kernel->outgoing, MESSAGE_RESEED, buffer_data(&reseed), buffer_size(&reseed));
+		message_put(&kernel->outgoing, MESSAGE_RESEED, buffer_data(&reseed), buffer_size(&reseed));
 		kernel->confirm = kernel->ready && !kernel->running;
 		pump_writing(kernel);
 	}
@@ -462,7 +416,7 @@ static void say_restarted(struct kernel *kernel)
 	struct buffer message = {0};
 	if (!kernel->lost || !kernel->cells->stream)
 		return;
-	put_message(&message, MESSAGE_STDERR, restarted, sizeof restarted - 1);
+	message_put(&message, MESSAGE_STDERR, restarted, sizeof restarted - 1);
 	stream_send(kernel->cells->stream, CHANNEL_OUTPUT, buffer_data(&message), buffer_size(&message));
 	buffer_free(&message);
 	kernel->lost = false;
@@ -515,7 +469,7 @@ static void prepare_kernel(struct kernel *kernel)
 	if (is_waiting_for_close(kernel) || kernel->over || reading_room(kernel) == 0)
 		return;
 	kernel->read_place = poller_add(kernel->socket, POLLIN);
-	if (kernel->left == 0)
+	if (message_none(&kernel->message))
 		capture_prepare(&kernel->capture, heard_stream(kernel));
 }
 

@@ -5,21 +5,11 @@
 
 #include "capture.h"
 #include "cell.h"
+#include "message.h"
 #include "process.h"
 #include "stream.h"
 
 enum { RESEED_ENTROPY_SIZE = 32, GENERATION_SIZE = 16 };
-
-enum to_kernel { MESSAGE_CELL = 1, MESSAGE_RESEED, MESSAGE_ENVIRONMENT };
-enum from_kernel {
-	MESSAGE_STDOUT = 1,
-	MESSAGE_STDERR,
-	MESSAGE_RESULT,
-	MESSAGE_ERROR,
-	MESSAGE_DONE,
-	MESSAGE_READY,
-	MESSAGE_RESEEDED,
-};
 
 struct kernel {
 	struct kernel *next;
@@ -36,10 +26,7 @@ struct kernel {
 	bool over;             /* nothing more will come out of the socket */
 	int64_t ready_by;
 	struct buffer held; /* received, and waiting for what was captured before it */
-	/* The message being taken. */
-	uint8_t header[MESSAGE_HEADER_SIZE];
-	size_t header_size;
-	uint32_t left;
+	struct message message;
 };
 
 /* The kernel of the language, or NULL when the sandbox has none. */

@@ -5,7 +5,7 @@
  *     exec.c     EXEC            process.c  starting and reaping, tree.c killing with all descendants
  *                                terminal.c pseudo-terminals
  *     file.c     READ_FILE WRITE_FILE LIST STAT MKDIR       remove.c  REMOVE
- *     cell.c     RUN_CODE        kernel.c   the processes that run it, capture.c their plain output
+ *     cell.c     RUN_CODE        kernel.c   the processes that run it: message.c what they say, capture.c print
  *     identity.c IDENTIFY        hook.c     what runs after a fork, environment.c  the variables all share
  *     vitals.c   PROCESSES SIGNAL VITALS                    table.c  what /proc says
  *     relay.c    DIAL

@@ -381,7 +381,7 @@ class DirectSandbox:
 
         Args:
             code: source text.
-            language: `python`.
+            language: `python`, `bash`, or `javascript` where the image has Node.js.
             timeout: seconds until the cell is interrupted; at most 86400.
             on_stdout: called with each piece of output as it comes.
             on_stderr: likewise for error output.
