@@ -231,7 +231,7 @@ void identity_pump(void)
 		return;
 	waiting = NULL;
 	if (!confirmed)
-		stream_fail(stream, ETIMEDOUT, "reseed", "a code kernel");
+		stream_fail(stream, ETIMEDOUT, "reseed", "a code kernel or run its hooks");
 	else if (hooks_of_this() == HOOKS_FAILED)
 		fail_with_hook(stream);
 	else

@@ -547,6 +547,17 @@ def test_numpy_is_reseeded_when_it_is_loaded(client: AgentClient) -> None:
     assert text_of(client, "all(0 <= part < 2 ** 32 for part in seeds[0])") == "True"
 
 
+def test_torch_is_reseeded_when_it_is_loaded(client: AgentClient) -> None:
+    fake = (
+        "import sys, types; seeds = []; t = types.ModuleType('torch'); t.manual_seed = seeds.append"
+    )
+    client.run_code(f"{fake}; sys.modules['torch'] = t")
+    client.identify()
+    client.identify(forked=True)
+
+    assert text_of(client, "len(set(seeds)), all(0 <= s < 2 ** 63 for s in seeds)") == "(2, True)"
+
+
 def test_hooks_run_once_after_a_fork(client: AgentClient) -> None:
     client.run_code(
         "import mitos_kernel; seen = []; mitos_kernel.after_fork(lambda: seen.append(1))"

@@ -237,6 +237,17 @@ def test_an_executable_that_fails_makes_the_fork_fail(sandbox: DirectSandbox) ->
     assert sandbox.exec("echo alive").stdout == "alive\n"
 
 
+def test_a_hook_of_a_kernel_that_does_not_end_makes_the_fork_fail(sandbox: DirectSandbox) -> None:
+    sandbox.run_code("import mitos_kernel, time; mitos_kernel.after_fork(lambda: time.sleep(600))")
+
+    with pytest.raises(mitos.AgentRunError) as caught:
+        sandbox.fork(1)
+
+    assert "did not take its new identity" in str(caught.value)
+    assert "hooks" in str(caught.value.cause)
+    assert sandbox.run_code("1 + 1").text == "2"
+
+
 def test_a_background_process_lives_on_in_parent_and_child(sandbox: DirectSandbox) -> None:
     sandbox.exec(
         "nohup sh -c 'while :; do date +%N > /tmp/b; mv /tmp/b /tmp/beat; sleep 0.02; done'"

@@ -578,14 +578,21 @@ def _signal_error(number: int, pid: int) -> ApiError:
 
 
 def _check_identified(closed: Closed) -> Fields:
-    hook = _shown(closed.fields.get_text(Tag.PATH))
-    if closed.status is not Status.FAILED or not hook:
+    if closed.status is not Status.FAILED:
         return _check(closed, "")
+    cause = _shown(closed.fields.get_text(Tag.MESSAGE))
+    if hook := _shown(closed.fields.get_text(Tag.PATH)):
+        raise ApiError(
+            "exec_failed",
+            f"{hook} failed in the forked sandbox, which was destroyed",
+            cause=cause,
+            remediation="Correct or remove that executable in the sandbox, then fork again.",
+        )
     raise ApiError(
-        "exec_failed",
-        f"{hook} failed in the forked sandbox, which was destroyed",
-        cause=_shown(closed.fields.get_text(Tag.MESSAGE)),
-        remediation="Correct or remove that executable in the sandbox, then fork again.",
+        "internal",
+        "the sandbox did not take its new identity and was destroyed",
+        cause=cause,
+        remediation="Read the cause: what the sandbox it came from does stands in the way.",
     )
 
 
