@@ -2,8 +2,10 @@
  * and output.
  *
  *     stream.c   the link: frames in and out, credit, the table of streams      (link.c is its codec)
- *     exec.c     EXEC            process.c  starting and reaping, tree.c killing with all descendants
- *                                terminal.c pseudo-terminals
+ *     exec.c     EXEC            exec_request.c  its fields
+ *     attach.c   ATTACH COMMANDS END_COMMAND     command.c, ring.c  what runs, and its output
+ *                                process.c  starting and reaping, tree.c killing with all descendants
+ *                                terminal.c pseudo-terminals, input.c what is typed
  *     file.c     READ_FILE WRITE_FILE LIST STAT MKDIR       remove.c  REMOVE
  *     cell.c     RUN_CODE        kernel.c   the processes that run it: message.c what they say, capture.c print
  *     identity.c IDENTIFY        hook.c     what runs after a fork, environment.c  the variables all share
@@ -12,6 +14,8 @@
  *
  * Nothing in the loop waits for a slow stream: descriptors do not block, and files move one portion a turn. */
 #define _GNU_SOURCE
+#include "attach.h"
+#include "command.h"
 #include "exec.h"
 #include "file.h"
 #include "identity.h"
@@ -50,6 +54,9 @@ const struct operation *const operations[] = {
 	[OPERATION_SIGNAL] = &signal_operation,
 	[OPERATION_VITALS] = &vitals_operation,
 	[OPERATION_DIAL] = &dial_operation,
+	[OPERATION_ATTACH] = &attach_operation,
+	[OPERATION_COMMANDS] = &commands_operation,
+	[OPERATION_END_COMMAND] = &end_command_operation,
 };
 const size_t operation_count = sizeof operations / sizeof *operations;
 
@@ -89,7 +96,7 @@ static void set_up(void)
 
 static void prepare_operations(void)
 {
-	exec_prepare();
+	command_prepare();
 	file_prepare();
 	remove_prepare();
 	kernel_prepare();
@@ -100,7 +107,7 @@ static void prepare_operations(void)
 
 static void pump_operations(void)
 {
-	exec_pump();
+	command_pump();
 	file_pump();
 	remove_pump();
 	kernel_pump();

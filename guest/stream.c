@@ -294,6 +294,12 @@ void stream_end_output(struct stream *stream, enum channel channel)
 	send_frame(FRAME_EOF, stream->id, (uint8_t)channel, NULL, 0);
 }
 
+void stream_report(struct stream *stream, const struct buffer *fields)
+{
+	send_frame(FRAME_DATA, stream->id, CHANNEL_INPUT, buffer_data(fields), buffer_size(fields));
+	stream->send_credit -= buffer_size(fields);
+}
+
 void stream_consumed(struct stream *stream, size_t size)
 {
 	stream->consumed += (uint32_t)size;
@@ -318,13 +324,18 @@ void stream_close(struct stream *stream, enum status status, const struct buffer
 	free(stream);
 }
 
-void stream_fail(struct stream *stream, int error, const char *doing, const char *object)
+void stream_put_failure(struct buffer *fields, int error, const char *doing, const char *object)
 {
 	char message[512];
 	snprintf(message, sizeof message, "cannot %s %.300s: %s", doing, object, strerror(error));
+	field_put_uint(fields, TAG_ERRNO, (uint64_t)error);
+	field_put_text(fields, TAG_MESSAGE, message);
+}
+
+void stream_fail(struct stream *stream, int error, const char *doing, const char *object)
+{
 	struct buffer fields = {0};
-	field_put_uint(&fields, TAG_ERRNO, (uint64_t)error);
-	field_put_text(&fields, TAG_MESSAGE, message);
+	stream_put_failure(&fields, error, doing, object);
 	stream_close(stream, STATUS_FAILED, &fields);
 	buffer_free(&fields);
 }

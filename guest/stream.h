@@ -54,12 +54,16 @@ void stream_commit(struct stream *stream, enum channel channel, size_t size);
 size_t stream_send(struct stream *stream, enum channel channel, const uint8_t *data, size_t size);
 /* Says that nothing more comes on the channel; the stream stays open for input. */
 void stream_end_output(struct stream *stream, enum channel channel);
+/* Sends fields ahead of all output, on channel 0; far smaller than the first credit. */
+void stream_report(struct stream *stream, const struct buffer *fields);
 /* Says that `size` bytes of input are dealt with, so that the peer may send as many more. */
 void stream_consumed(struct stream *stream, size_t size);
 
 /* Each of these ends and frees the stream. `fields` may be NULL and stays the caller's. */
 void stream_close(struct stream *stream, enum status status, const struct buffer *fields);
 void stream_fail(struct stream *stream, int error, const char *doing, const char *object);
+/* The fields of a FAILED. */
+void stream_put_failure(struct buffer *fields, int error, const char *doing, const char *object);
 void stream_refuse(struct stream *stream, enum status status, const char *message);
 
 /* The value as a string ending in NUL, or NULL when it holds one inside. The caller frees it. */

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    "CommandInfo",
     "ExecResult",
     "Execution",
     "ExecutionError",
@@ -154,6 +155,35 @@ class FileInfo:
     size: int
     mode: int = 0
     modified_at: Any = None
+
+
+@dataclass
+class CommandInfo:
+    """A command of a sandbox that can be found again by its id.
+
+    Attributes:
+        id: its id.
+        command: its arguments, cut when long.
+        running: False once it has ended.
+        kept: it lives on when nobody reads it.
+        output_start: offset of the first byte of output that the sandbox still has.
+        output_end: how many bytes of output it has given, both channels together.
+        exec_time_ms: how long it has run, or ran.
+        exit_code: as in `ExecResult`; None while it runs.
+        pid: its process inside the sandbox; 0 once it has ended.
+        error: why it never ran, else empty.
+    """
+
+    id: str
+    command: str
+    running: bool
+    kept: bool
+    output_start: int
+    output_end: int
+    exec_time_ms: float
+    exit_code: int | None = None
+    pid: int = 0
+    error: str = ""
 
 
 @dataclass

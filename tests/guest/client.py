@@ -31,7 +31,9 @@ class Stream:
     """What has come in on one stream."""
 
     id: int
-    outputs: dict[int, bytearray] = field(default_factory=lambda: {1: bytearray(), 2: bytearray()})
+    outputs: dict[int, bytearray] = field(
+        default_factory=lambda: {0: bytearray(), 1: bytearray(), 2: bytearray()}
+    )
     send_credit: int = INITIAL_CREDIT
     owed: int = 0
     output_ended: bool = False

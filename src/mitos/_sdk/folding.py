@@ -8,9 +8,9 @@ from typing import Any
 from mitos._sdk.failure import malformed, truncated
 from mitos._sdk.framing import decode_bytes
 from mitos.errors import ExecFailedError, ExecutionDeadlineError
-from mitos.types import ExecResult, Execution, ExecutionError, FileInfo, Result
+from mitos.types import CommandInfo, ExecResult, Execution, ExecutionError, FileInfo, Result
 
-__all__ = ["CodeFold", "ExecFold", "FileFold", "file_info", "read_timeout_s"]
+__all__ = ["CodeFold", "ExecFold", "FileFold", "command_info", "file_info", "read_timeout_s"]
 
 DEADLINE_EXIT_CODE = 124
 
@@ -49,6 +49,7 @@ class ExecFold:
         timeout_s: what was asked for; named in the deadline's error.
         on_stdout: called with each piece of output as it comes.
         on_stderr: likewise for error output.
+        raises_deadline: False returns exit code 124 as any other.
     """
 
     def __init__(
@@ -56,23 +57,32 @@ class ExecFold:
         timeout_s: int,
         on_stdout: BytesCallback | None = None,
         on_stderr: BytesCallback | None = None,
+        *,
+        raises_deadline: bool = True,
     ) -> None:
+        self._raises_deadline = raises_deadline
         self._timeout_s = timeout_s
         self._callbacks = {"stdout": on_stdout, "stderr": on_stderr}
         self._output: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
         self._exit: dict[str, Any] | None = None
 
-    def take(self, message: dict[str, Any]) -> None:
-        """Takes the next message."""
+    @property
+    def has_ended(self) -> bool:
+        """True once the exit has come."""
+        return self._exit is not None
+
+    def take(self, message: dict[str, Any]) -> int:
+        """Takes the next message; returns how many bytes of output it held."""
         for name in ("stdout", "stderr"):
             if name in message:
                 data = _bytes(message[name])
                 self._output[name].append(data)
-                if callback := self._callbacks[name]:
+                if data and (callback := self._callbacks[name]):
                     callback(data)
-                return
+                return len(data)
         if "exit" in message:
             self._exit = _object(message["exit"])
+        return 0
 
     def result(self) -> ExecResult:
         """The command's result, once the stream has ended.
@@ -92,7 +102,7 @@ class ExecFold:
                 remediation="Check that program and working directory exist in the sandbox.",
             )
         exit_code = _whole(self._exit.get("exitCode", 0))
-        if exit_code == DEADLINE_EXIT_CODE:
+        if exit_code == DEADLINE_EXIT_CODE and self._raises_deadline:
             raise ExecutionDeadlineError(
                 f"the command did not end within {self._timeout_s} s",
                 "exec_timeout",
@@ -179,6 +189,23 @@ def file_info(entry: Any) -> FileInfo:
         size=_whole(found.get("size", 0)),
         mode=_whole(found.get("mode", 0)),
         modified_at=found.get("modifiedAtUnix"),
+    )
+
+
+def command_info(entry: dict[str, Any]) -> CommandInfo:
+    """A row of the list of commands."""
+    running = bool(entry.get("running", False))
+    return CommandInfo(
+        id=str(entry.get("id", "")),
+        command=str(entry.get("command", "")),
+        running=running,
+        kept=bool(entry.get("kept", False)),
+        output_start=_whole(entry.get("output_start", 0)),
+        output_end=_whole(entry.get("output_end", 0)),
+        exec_time_ms=_number(entry.get("exec_time_ms", 0.0)),
+        exit_code=None if running else _whole(entry.get("exit_code", 0)),
+        pid=_whole(entry.get("pid", 0)),
+        error=str(entry.get("error", "")),
     )
 
 

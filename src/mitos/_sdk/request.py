@@ -16,10 +16,12 @@ __all__ = [
     "MAX_EXEC_TIMEOUT_SECONDS",
     "check_port",
     "check_timeout",
+    "checked_command_id",
     "checked_id",
     "child_ids",
     "exec_message",
     "fork_body",
+    "new_command_id",
     "new_id",
     "new_key",
     "pty_url",
@@ -34,6 +36,27 @@ WRITE_PIECE_BYTES = 1 << 20
 def new_id() -> str:
     """A fresh sandbox id."""
     return f"sandbox-{uuid.uuid4().hex[:8]}"
+
+
+def new_command_id() -> str:
+    """A fresh command id."""
+    return f"cmd-{uuid.uuid4().hex[:16]}"
+
+
+def checked_command_id(command_id: str) -> str:
+    """The id, if it is one.
+
+    Raises:
+        AgentRunError: `invalid_input`; nothing has been sent.
+    """
+    if isinstance(command_id, str) and is_valid_id(command_id):
+        return command_id
+    raise AgentRunError(
+        f"{command_id!r} is not a command id",
+        "invalid_input",
+        cause=f"an id must match {ID_PATTERN}",
+        remediation="Use the id of the handle that exec_background gave, or one of commands().",
+    )
 
 
 def new_key() -> str:

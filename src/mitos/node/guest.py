@@ -17,20 +17,28 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Mapping,
-    Sequence,
 )
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
+from mitos.node.command import (
+    Command,
+    CommandExit,
+    CommandInfo,
+    ExecRequest,
+    Output,
+    Terminal,
+    command_info,
+    exec_fields,
+    milliseconds,
+    unknown_command,
+)
 from mitos.node.identity import Identity
 from mitos.node.link import Closed, Link, LinkLostError, LinkStream
 from mitos.node.process import MAX_INT32, ProcessReading
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.link import (
     PAYLOAD_LIMIT,
-    Channel,
-    Control,
     Fields,
     KernelEvent,
     KernelEventDecoder,
@@ -48,6 +56,7 @@ __all__ = [
     "NO_KERNEL_EXIT_CODE",
     "Command",
     "CommandExit",
+    "CommandInfo",
     "ExecRequest",
     "FileEntry",
     "Guest",
@@ -56,9 +65,6 @@ __all__ = [
     "Tunnel",
 ]
 
-DEADLINE_EXIT_CODE = 124
-SIGNAL_EXIT_CODE = -1
-NOT_SPAWNED_EXIT_CODE = 1
 NO_KERNEL_EXIT_CODE = 127
 
 OPERATION_DEADLINE_S = 60.0
@@ -71,59 +77,6 @@ CODE_LIMIT_BYTES = 32 << 20
 LISTING_LIMIT_BYTES = 64 << 20
 MAX_SIGNAL = 64
 MAX_PORT = 65_535
-
-
-@dataclass(frozen=True, slots=True)
-class Terminal:
-    """A pseudo-terminal for a command: its type and size in characters."""
-
-    term: str = "xterm-256color"
-    cols: int = 80
-    rows: int = 24
-
-
-@dataclass(frozen=True, slots=True)
-class ExecRequest:
-    """A command to run.
-
-    Attributes:
-        argv: program and arguments; never a shell string of ours.
-        env: variables over the sandbox's own.
-        cwd: empty means `/workspace`.
-        timeout_s: None means no deadline.
-        stdin: False gives the command the null device.
-        terminal: run on a pseudo-terminal; both outputs then come as stdout.
-    """
-
-    argv: Sequence[str]
-    env: Mapping[str, str] = field(default_factory=dict)
-    cwd: str = ""
-    timeout_s: float | None = None
-    stdin: bool = False
-    terminal: Terminal | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A piece of a command's output."""
-
-    channel: Channel
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class CommandExit:
-    """How a command ended.
-
-    Attributes:
-        exit_code: the program's; 124 at the deadline, -1 for a signal, 1 when it never ran.
-        duration_s: wall time.
-        error: why it never ran, else empty.
-    """
-
-    exit_code: int
-    duration_s: float
-    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,54 +94,6 @@ class FileEntry:
     def is_directory(self) -> bool:
         """True for a directory; False for a link to one."""
         return stat.S_ISDIR(self.mode)
-
-
-class Command:
-    """A running command: iterate over its output, then read `exit`."""
-
-    def __init__(self, stream: LinkStream) -> None:
-        self._stream = stream
-        self.exit: CommandExit | None = None
-
-    def __aiter__(self) -> AsyncIterator[Output]:
-        return self._outputs()
-
-    async def _outputs(self) -> AsyncIterator[Output]:
-        while (chunk := await self._stream.read()) is not None:
-            yield Output(*chunk)
-        self.exit = _command_exit(await self._stream.finish())
-
-    async def write(self, data: bytes) -> None:
-        """Sends input, waiting while nobody reads; what comes after the end is dropped."""
-        await self._stream.send(data)
-
-    async def close_input(self) -> None:
-        """Ends the input; on a terminal this is Ctrl-D."""
-        await self._stream.send_eof()
-
-    async def resize(self, cols: int, rows: int) -> None:
-        """Changes the terminal's size."""
-        size = Fields().uint(Tag.COLS, cols).uint(Tag.ROWS, rows)
-        await self._stream.control(Control.RESIZE, size)
-
-    async def signal(self, number: int) -> None:
-        """Signals the command's process group, or its terminal's foreground group."""
-        await self._stream.control(Control.SIGNAL, Fields().uint(Tag.SIGNAL, number))
-
-
-def _command_exit(closed: Closed) -> CommandExit:
-    fields = closed.fields
-    duration_s = fields.get_uint(Tag.DURATION) / 1e9
-    if closed.status is Status.INVALID:
-        raise _invalid(closed)
-    if closed.status is not Status.OK:
-        error = fields.get_text(Tag.MESSAGE) or "the command could not be started"
-        return CommandExit(NOT_SPAWNED_EXIT_CODE, duration_s, error)
-    if fields.get_uint(Tag.TIMED_OUT):
-        return CommandExit(DEADLINE_EXIT_CODE, duration_s)
-    if fields.get_raw(Tag.SIGNAL) is not None:
-        return CommandExit(SIGNAL_EXIT_CODE, duration_s)
-    return CommandExit(fields.get_int(Tag.EXIT_CODE), duration_s)
 
 
 class Tunnel:
@@ -255,9 +160,45 @@ class Guest:
 
     @contextlib.asynccontextmanager
     async def exec(self, request: ExecRequest) -> AsyncIterator[Command]:
-        """Starts a command. Leaving the context kills whatever of it still runs."""
-        async with self._stream(Operation.EXEC, _exec_fields(request)) as stream:
-            yield Command(stream)
+        """Starts a command.
+
+        Leaving the context kills whatever of it still runs, unless the command is kept.
+        """
+        async with self._stream(Operation.EXEC, exec_fields(request)) as stream:
+            yield Command(stream, request.id)
+
+    @contextlib.asynccontextmanager
+    async def attach(self, command_id: str, offset: int) -> AsyncIterator[Command]:
+        """Reads a command's output from a byte offset on, then its live output and its exit.
+
+        An earlier reader is closed. The command is kept from now on: leaving the context leaves it.
+
+        Raises:
+            ApiError: `not_found` for an unknown command; `canceled` when another reader comes.
+        """
+        fields = Fields().text(Tag.COMMAND_ID, command_id).uint(Tag.OFFSET, offset)
+        async with self._stream(Operation.ATTACH, fields) as stream:
+            command = Command(stream, command_id)
+            await _step(command.read_report())
+            yield command
+
+    async def list_commands(self) -> list[CommandInfo]:
+        """The running commands, and the kept ones that ended."""
+        listing = await self._call(Operation.COMMANDS, Fields(), "")
+        return [command_info(Fields.decode(each)) for each in listing.get_raws(Tag.COMMAND)]
+
+    async def end_command(self, command_id: str) -> None:
+        """Kills every process of a command; forgets a command that has ended.
+
+        Raises:
+            ApiError: `not_found` for an unknown command.
+        """
+        fields = Fields().text(Tag.COMMAND_ID, command_id)
+        async with self._stream(Operation.END_COMMAND, fields) as stream:
+            closed = await _step(stream.finish())
+            if closed.status is Status.FAILED:
+                raise unknown_command(command_id)
+            _check(closed, "")
 
     async def read_file(self, path: str, *, offset: int = 0) -> AsyncGenerator[bytes]:
         """The file's content in chunks of at most 64 KiB."""
@@ -306,7 +247,7 @@ class Guest:
         source = code.encode("utf-8", "surrogatepass")
         if len(source) > CODE_LIMIT_BYTES:
             raise ApiError("body_too_large", f"code is over {CODE_LIMIT_BYTES >> 20} MiB")
-        fields = Fields().text(Tag.LANGUAGE, language).uint(Tag.TIMEOUT, _milliseconds(timeout_s))
+        fields = Fields().text(Tag.LANGUAGE, language).uint(Tag.TIMEOUT, milliseconds(timeout_s))
         async with self._stream(Operation.RUN_CODE, fields) as stream:
             feeder = asyncio.create_task(_feed(stream, source), name="code-feeder")
             try:
@@ -395,27 +336,6 @@ class Guest:
             raise await self._explain_loss() from exc
         except LinkError as exc:
             raise ApiError("internal", "the sandbox's answer could not be read") from exc
-
-
-def _exec_fields(request: ExecRequest) -> Fields:
-    for text in (*request.argv, *request.env, *request.env.values(), request.cwd):
-        if "\0" in text:
-            raise ApiError("invalid_input", "a command or variable holds a NUL byte")
-    if any(not key or "=" in key for key in request.env):
-        raise ApiError("invalid_input", "a variable's name is empty or holds '='")
-    fields = Fields().texts(Tag.ARG, request.argv)
-    fields.texts(Tag.ENV, (f"{key}={value}" for key, value in request.env.items()))
-    if request.cwd:
-        fields.text(Tag.CWD, request.cwd)
-    fields.uint(Tag.TIMEOUT, _milliseconds(request.timeout_s)).uint(Tag.STDIN, int(request.stdin))
-    if request.terminal is not None:
-        fields.text(Tag.TERM, request.terminal.term)
-        fields.uint(Tag.COLS, request.terminal.cols).uint(Tag.ROWS, request.terminal.rows)
-    return fields
-
-
-def _milliseconds(seconds: float | None) -> int:
-    return 0 if seconds is None else max(1, round(seconds * 1000))
 
 
 def _path(path: str) -> str:

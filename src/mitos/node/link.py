@@ -212,8 +212,6 @@ class LinkStream:
 
 
 def _channel(frame: Frame) -> Channel:
-    if frame.channel not in (Channel.OUTPUT, Channel.ERROR):
-        raise LinkError(f"data on channel {frame.channel}")
     return Channel(frame.channel)
 
 

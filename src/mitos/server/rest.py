@@ -16,6 +16,7 @@ from mitos.node.node import Node
 from mitos.node.sandbox import SandboxRecord
 from mitos.node.template import TemplateRecord
 from mitos.server.auth import authorize
+from mitos.server.command import checked_command_id, command_body
 from mitos.server.forward import Forwards
 from mitos.server.journal import note_sandbox
 from mitos.server.operations import Operations
@@ -64,6 +65,10 @@ class _Call:
         """
         return _checked_id(self._request.path_params["id"], kind)
 
+    def path_text(self, name: str) -> str:
+        """Another part of the path, unchecked."""
+        return str(self._request.path_params[name])
+
     async def body(self) -> _Body:
         """The body, a JSON object.
 
@@ -110,6 +115,8 @@ def routes(node: Node, settings: ServerSettings) -> list[Route]:
         route("GET", "/v1/sandboxes/{id}", _get_sandbox),
         route("DELETE", "/v1/sandboxes/{id}", _terminate),
         route("POST", "/v1/sandboxes/{id}/fork", _fork),
+        route("GET", "/v1/sandboxes/{id}/commands", _list_commands),
+        route("DELETE", "/v1/sandboxes/{id}/commands/{command}", _end_command),
         route("POST", "/v1/set_timeout", _set_timeout),
         route("POST", "/v1/pause", _pause),
         route("POST", "/v1/resume", _resume),
@@ -213,6 +220,18 @@ async def _terminate(call: _Call) -> object:
     sandbox_id = call.path_id("sandbox")
     await call.node.terminate(sandbox_id)
     return {"status": "terminated", "id": sandbox_id}
+
+
+async def _list_commands(call: _Call) -> object:
+    found = await call.node.guest(call.path_id("sandbox")).list_commands()
+    return {"commands": [command_body(each) for each in found]}
+
+
+async def _end_command(call: _Call) -> object:
+    guest = call.node.guest(call.path_id("sandbox"))
+    command_id = checked_command_id(call.path_text("command"))
+    await guest.end_command(command_id)
+    return {"status": "ended", "id": command_id}
 
 
 async def _set_timeout(call: _Call) -> object:

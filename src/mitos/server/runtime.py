@@ -20,6 +20,7 @@ from mitos.node import vitals
 from mitos.node.guest import Command, CommandExit, ExecRequest, FileEntry, Guest, Terminal, Tunnel
 from mitos.node.node import Node, check_timeout
 from mitos.server import stream
+from mitos.server.command import CommandCall
 from mitos.server.errors import connect_error, internal_error
 from mitos.server.settings import ServerSettings
 from mitos.wire._generated.sandbox.v1 import sandbox_pb as pb
@@ -47,6 +48,10 @@ _Data = Oneof[Literal["data"], bytes]
 _Close = Oneof[Literal["close"], bool]
 
 
+_OPENED = pb.ExecResponse(msg=_Stdout("stdout", b""))
+"""Says nothing, but takes the headers along: the client knows at once that the command runs."""
+
+
 class RuntimeService(Sandbox):
     """The service over one node.
 
@@ -64,8 +69,15 @@ class RuntimeService(Sandbox):
     ) -> AsyncGenerator[pb.ExecResponse]:
         """Runs a command without input; output as it comes, then its exit."""
         with self._stream(ctx) as (sandbox_id, guest):
-            wanted = self.exec_request(request, sandbox_id, stdin=False)
-            async with guest.exec(wanted) as command, aclosing(exec_messages(command)) as messages:
+            call = CommandCall.of(ctx.request_headers)
+            if call.attaches:
+                opened = guest.attach(call.id, call.offset)
+            else:
+                opened = guest.exec(call.name(self.exec_request(request, sandbox_id, stdin=False)))
+            async with opened as command, aclosing(exec_messages(command)) as messages:
+                ctx.response_headers.update(call.answer(command))
+                if call.is_kept:
+                    yield _OPENED
                 async for message in messages:
                     yield message
 
@@ -75,12 +87,17 @@ class RuntimeService(Sandbox):
         """Runs a command with input, on a terminal if asked."""
         with self._stream(ctx) as (sandbox_id, guest):
             opened = await stream.first(request, "open")
-            wanted = self.exec_request(opened, sandbox_id, stdin=True)
+            call = CommandCall.of(ctx.request_headers)
+            call.refuse_attach()
+            wanted = call.name(self.exec_request(opened, sandbox_id, stdin=True))
             async with (
                 guest.exec(wanted) as command,
                 aclosing(exec_messages(command)) as answers,
                 aclosing(stream.together(answers, _feed(command, request))) as messages,
             ):
+                ctx.response_headers.update(call.answer(command))
+                if call.is_kept:
+                    yield _OPENED
                 async for message in messages:
                     yield message
 

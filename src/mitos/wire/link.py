@@ -91,6 +91,9 @@ class Operation(enum.IntEnum):
     SIGNAL = 11
     VITALS = 12
     DIAL = 14
+    ATTACH = 16
+    COMMANDS = 19
+    END_COMMAND = 20
 
 
 class Channel(enum.IntEnum):
@@ -159,6 +162,9 @@ class Tag(enum.IntEnum):
     COMMAND_ID = 37
     LOST = 38
     KERNEL_PID = 39
+    KEEP = 40
+    COMMAND = 41
+    ENDED = 42
     PARENT_PID = 60
     STATE = 61
     CPU_TIME = 62
@@ -346,6 +352,10 @@ class Fields:
     def get_texts(self, tag: Tag) -> list[str]:
         """Every value of a repeated tag."""
         return [v.decode("utf-8", "surrogateescape") for found, v in self.items if found == tag]
+
+    def get_raws(self, tag: Tag) -> list[bytes]:
+        """Every value of a repeated tag, as bytes."""
+        return [value for found, value in self.items if found == tag]
 
     def get_uint(self, tag: Tag, default: int = 0) -> int:
         """The last value of the tag as an unsigned integer.

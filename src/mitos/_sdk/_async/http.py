@@ -5,7 +5,7 @@ The only file that touches the transport. Every failure comes out as `AgentRunEr
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, cast
 
@@ -104,14 +104,17 @@ class AsyncHttp:
         method: str,
         sandbox_id: str,
         messages: list[dict[str, Any]],
-        take: Callable[[dict[str, Any]], None],
+        take: Callable[[dict[str, Any]], object],
         *,
         read_timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+        take_headers: Callable[[Mapping[str, str]], None] | None = None,
     ) -> None:
         """A streaming runtime call; `take` gets each message of the answer as it comes.
 
         It is sent once, whatever happens: the server may have begun. When `take` raises, the
-        connection is closed, which ends the call on the server.
+        connection is closed, which ends the call on the server. `take_headers` gets the headers of
+        a good answer first.
 
         Raises:
             AgentRunError: the server's error, at whatever point of the stream it comes;
@@ -125,6 +128,7 @@ class AsyncHttp:
                 **self._auth(),
                 "Content-Type": "application/connect+json",
                 "X-Sandbox-Id": sandbox_id,
+                **(headers or {}),
             },
             content=b"".join(encode_frame(message) for message in messages),
             timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S),
@@ -132,12 +136,14 @@ class AsyncHttp:
         with self._translated():
             response = await client.send(request, stream=True)
         try:
+            if take_headers is not None and response.is_success:
+                take_headers(response.headers)
             await self._receive(response, method, take)
         finally:
             await response.aclose()
 
     async def _receive(
-        self, response: httpx.Response, method: str, take: Callable[[dict[str, Any]], None]
+        self, response: httpx.Response, method: str, take: Callable[[dict[str, Any]], object]
     ) -> None:
         if not response.is_success or response.headers.get("content-type", "").startswith("text/"):
             with self._translated():

@@ -14,10 +14,19 @@ from typing import Any
 
 from mitos import pty as terminal
 from mitos._sdk import answer, failure, request, settings
+from mitos._sdk._sync.command import Follower
 from mitos._sdk._sync.http import Http
-from mitos._sdk.folding import CodeFold, ExecFold, FileFold, file_info, read_timeout_s
+from mitos._sdk.folding import (
+    CodeFold,
+    ExecFold,
+    FileFold,
+    command_info,
+    file_info,
+    read_timeout_s,
+)
+from mitos.background import BackgroundProcess
 from mitos.errors import AgentRunError, TransportFailedError
-from mitos.types import ExecResult, Execution, FileInfo, Network, Result
+from mitos.types import CommandInfo, ExecResult, Execution, FileInfo, Network, Result
 
 __all__ = ["DirectSandbox", "DirectSandboxFiles", "SandboxServer", "create"]
 
@@ -367,6 +376,69 @@ class DirectSandbox:
         wait_s = read_timeout_s(timeout, EXEC_TIMEOUT_S, EXEC_GRACE_S)
         self._http.stream("ExecStream", self.id, [message], fold.take, read_timeout_s=wait_s)
         return fold.result()
+
+    def exec_background(
+        self,
+        command: str | Sequence[str],
+        timeout: int = request.MAX_EXEC_TIMEOUT_SECONDS,
+        working_dir: str | None = None,
+        env: Mapping[str, str] | None = None,
+        on_stdout: Callable[[bytes], None] | None = None,
+        on_stderr: Callable[[bytes], None] | None = None,
+    ) -> BackgroundProcess:
+        """Starts a command that outlives this call, its connection and this process.
+
+        Its output is read beside the caller; when the connection breaks, another one goes on
+        from the same byte. A server that does not know kept commands ends it with its connection.
+
+        Args:
+            command: as for `exec`.
+            timeout: seconds until it and everything it started is killed; at most 86400.
+            working_dir: default `/workspace`.
+            env: variables over the sandbox's own.
+            on_stdout: called with each piece of output as it comes, beside the caller.
+            on_stderr: likewise for error output.
+
+        Raises:
+            AgentRunError: the sandbox is gone, paused or busy.
+
+        Example:
+            >>> server = sb.exec_background("python -m http.server 8000")
+            >>> server.kill()
+        """
+        message = request.exec_message(command, timeout, working_dir, env)
+        fold = ExecFold(timeout, on_stdout, on_stderr, raises_deadline=False)
+        follower = Follower(self._http, self.id, request.new_command_id(), fold, message)
+        return BackgroundProcess._begin(follower)
+
+    def command(
+        self,
+        id: str,  # noqa: A002  as everywhere in this class
+        on_stdout: Callable[[bytes], None] | None = None,
+        on_stderr: Callable[[bytes], None] | None = None,
+    ) -> BackgroundProcess:
+        """Finds a command again: one of another process, of the past, or of the fork's parent.
+
+        Its output comes from the beginning, as far as the sandbox still has it (8 MiB); what is
+        gone is counted in the handle's `lost_bytes`. A command has one reader at a time: an
+        earlier one fails with `canceled`.
+
+        Raises:
+            NotFoundError: no such command, or it has ended and was not kept.
+
+        Example:
+            >>> (sb.command("cmd-5e1f").wait()).exit_code
+            0
+        """
+        fold = ExecFold(0, on_stdout, on_stderr, raises_deadline=False)
+        follower = Follower(self._http, self.id, request.checked_command_id(id), fold, None)
+        return BackgroundProcess._begin(follower)
+
+    def commands(self) -> list[CommandInfo]:
+        """The commands that run, and the kept ones that ended."""
+        found = self._http.call("GET", f"/v1/sandboxes/{self.id}/commands")
+        rows = answer.rows(found, "commands", self._http.api_key)
+        return [command_info(row) for row in rows]
 
     def run_code(
         self,

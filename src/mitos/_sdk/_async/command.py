@@ -1,0 +1,80 @@
+"""Following a command of a sandbox to its end, over as many connections as it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from mitos._sdk._async.http import AsyncHttp
+from mitos._sdk.folding import ExecFold
+from mitos._sdk.reconnecting import Progress
+from mitos.errors import AgentRunError
+from mitos.types import ExecResult
+
+__all__ = ["AsyncFollower"]
+
+SILENCE_S = 60.0
+"""A connection that says nothing for so long is replaced: it may be dead."""
+
+
+class AsyncFollower:
+    """Reads one kept command: starts it, or attaches to it, and attaches again when it must.
+
+    Args:
+        http: the sandbox's server.
+        sandbox_id: where the command runs.
+        command_id: its id.
+        fold: takes the output.
+        start: the message that starts the command; None attaches to one that runs.
+    """
+
+    def __init__(
+        self,
+        http: AsyncHttp,
+        sandbox_id: str,
+        command_id: str,
+        fold: ExecFold,
+        start: dict[str, Any] | None,
+    ) -> None:
+        self._http = http
+        self._sandbox_id = sandbox_id
+        self._start = start
+        self.id = command_id
+        self.progress = Progress(fold, is_started=start is None)
+
+    async def follow(self) -> ExecResult:
+        """The command's result, once it has ended; 124 at its deadline.
+
+        Raises:
+            AgentRunError: the server's error, or no connection for too long.
+        """
+        while True:
+            try:
+                await self._connect()
+                return self.progress.result()
+            except AgentRunError as exc:
+                delay_s = self.progress.delay_after(exc)
+            await asyncio.sleep(delay_s)
+
+    async def kill(self) -> None:
+        """Kills all processes of the command, if it still runs."""
+        if self.progress.has_ended:
+            return
+        path = f"/v1/sandboxes/{self._sandbox_id}/commands/{self.id}"
+        try:
+            await self._http.call("DELETE", path)
+        except AgentRunError as exc:
+            if exc.status != 404:
+                raise
+
+    async def _connect(self) -> None:
+        message = {"command": ""} if self._start is None else self._start
+        await self._http.stream(
+            "ExecStream",
+            self._sandbox_id,
+            [message],
+            self.progress.take,
+            read_timeout_s=SILENCE_S,
+            headers=self.progress.headers(self.id),
+            take_headers=self.progress.take_headers,
+        )

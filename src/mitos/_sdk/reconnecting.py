@@ -1,0 +1,115 @@
+"""Where the reading of a command stands, and when to connect again. Pure; shared by both forms."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mitos._sdk.failure import truncated
+from mitos._sdk.folding import ExecFold
+from mitos.errors import AgentRunError, TransportFailedError, TruncatedStreamError
+from mitos.types import ExecResult
+
+__all__ = ["Progress"]
+
+GIVE_UP_S = 60.0
+"""How long no connection may bring anything before the reader gives up."""
+
+FIRST_DELAY_S, LAST_DELAY_S = 0.05, 2.0
+
+
+class Progress:
+    """How much of a command's output has come, over all its connections.
+
+    Args:
+        fold: takes the output.
+        is_started: False until the server has said that the command runs.
+        clock: seconds that only grow.
+
+    Attributes:
+        on_started: called when the server has said that the command is there.
+        lost_bytes: output that the sandbox had dropped before it could be read.
+    """
+
+    def __init__(
+        self, fold: ExecFold, *, is_started: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._fold = fold
+        self._clock = clock
+        self._is_started = is_started
+        self._offset = 0
+        self._delay_s = FIRST_DELAY_S
+        self._failing_since: float | None = None
+        self.lost_bytes = 0
+        self.on_started: Callable[[], None] = _nothing
+
+    @property
+    def has_ended(self) -> bool:
+        """True once the command's exit has come."""
+        return self._fold.has_ended
+
+    def headers(self, command_id: str) -> dict[str, str]:
+        """What to send: to start the command, or to read it from where the last reading ended."""
+        if not self._is_started:
+            return {"X-Command-Id": command_id, "X-Command-Keep": "true"}
+        return {"X-Command-Id": command_id, "X-Command-Offset": str(self._offset)}
+
+    def take_headers(self, headers: Mapping[str, str]) -> None:
+        """Takes what a good answer says ahead of the output."""
+        self._is_started = True
+        self.on_started()
+        self._note_life()
+        self._offset = _number(headers.get("x-command-offset")) or self._offset
+        self.lost_bytes += _number(headers.get("x-command-lost"))
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Takes the next message."""
+        self._note_life()
+        self._offset += self._fold.take(message)
+
+    def result(self) -> ExecResult:
+        """The command's result, once a stream has come to its end.
+
+        Raises:
+            TruncatedStreamError: it ended without an exit; connect again.
+            ExecFailedError: the command never ran.
+        """
+        if not self._fold.has_ended:
+            raise truncated("exec")
+        return self._fold.result()
+
+    def delay_after(self, failure: AgentRunError) -> float:
+        """How long to wait before connecting again, in seconds.
+
+        Raises:
+            AgentRunError: the failure itself, when another connection cannot help.
+        """
+        if self._fold.has_ended or not self._can_reconnect(failure):
+            raise failure
+        now = self._clock()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        if now - self._failing_since > GIVE_UP_S:
+            raise failure
+        delay_s, self._delay_s = self._delay_s, min(self._delay_s * 2, LAST_DELAY_S)
+        return delay_s
+
+    def _can_reconnect(self, failure: AgentRunError) -> bool:
+        if not self._is_started and failure.status == 409:
+            # An earlier request, whose answer was lost, has started it.
+            self._is_started = True
+            return True
+        is_broken = isinstance(failure, (TransportFailedError, TruncatedStreamError))
+        return is_broken or failure.status == 503
+
+    def _note_life(self) -> None:
+        self._failing_since = None
+        self._delay_s = FIRST_DELAY_S
+
+
+def _nothing() -> None:
+    pass
+
+
+def _number(value: str | None) -> int:
+    return int(value) if value and value.isascii() and value.isdigit() else 0
