@@ -24,7 +24,7 @@ class Progress:
 
     Args:
         fold: takes the output.
-        is_started: False until the server has said that the command runs.
+        attaches: the command is there already; False starts it.
         clock: seconds that only grow.
 
     Attributes:
@@ -33,11 +33,12 @@ class Progress:
     """
 
     def __init__(
-        self, fold: ExecFold, *, is_started: bool, clock: Callable[[], float] = time.monotonic
+        self, fold: ExecFold, *, attaches: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._fold = fold
         self._clock = clock
-        self._is_started = is_started
+        self._attaches = attaches
+        self._can_resume = False
         self._offset = 0
         self._delay_s = FIRST_DELAY_S
         self._failing_since: float | None = None
@@ -49,16 +50,25 @@ class Progress:
         """True once the command's exit has come."""
         return self._fold.has_ended
 
+    @property
+    def attaches(self) -> bool:
+        """False until the command has been started."""
+        return self._attaches
+
     def headers(self, command_id: str) -> dict[str, str]:
         """What to send: to start the command, or to read it from where the last reading ended."""
-        if not self._is_started:
+        if not self._attaches:
             return {"X-Command-Id": command_id, "X-Command-Keep": "true"}
         return {"X-Command-Id": command_id, "X-Command-Offset": str(self._offset)}
 
     def take_headers(self, headers: Mapping[str, str]) -> None:
-        """Takes what a good answer says ahead of the output."""
-        self._is_started = True
-        self.on_started()
+        """Takes what an answer says ahead of the output.
+
+        Without the command's id it is an error, or a server's that keeps no commands.
+        """
+        if "x-command-id" not in headers:
+            return
+        self._attaches = self._can_resume = True
         self._note_life()
         self._offset = _number(headers.get("x-command-offset")) or self._offset
         self.lost_bytes += _number(headers.get("x-command-lost"))
@@ -95,14 +105,14 @@ class Progress:
         return delay_s
 
     def _can_reconnect(self, failure: AgentRunError) -> bool:
-        if not self._is_started and failure.status == 409:
-            # An earlier request, whose answer was lost, has started it.
-            self._is_started = True
-            return True
+        # Before the server's word nothing is repeated: it may have begun, under no id it knows.
+        if not self._can_resume:
+            return False
         is_broken = isinstance(failure, (TransportFailedError, TruncatedStreamError))
         return is_broken or failure.status == 503
 
     def _note_life(self) -> None:
+        self.on_started()
         self._failing_since = None
         self._delay_s = FIRST_DELAY_S
 

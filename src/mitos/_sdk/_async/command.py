@@ -38,9 +38,9 @@ class AsyncFollower:
     ) -> None:
         self._http = http
         self._sandbox_id = sandbox_id
-        self._start = start
+        self._start = start or {}
         self.id = command_id
-        self.progress = Progress(fold, is_started=start is None)
+        self.progress = Progress(fold, attaches=start is None)
 
     async def follow(self) -> ExecResult:
         """The command's result, once it has ended; 124 at its deadline.
@@ -68,7 +68,7 @@ class AsyncFollower:
                 raise
 
     async def _connect(self) -> None:
-        message = {"command": ""} if self._start is None else self._start
+        message = {"command": ""} if self.progress.attaches else self._start
         await self._http.stream(
             "ExecStream",
             self._sandbox_id,

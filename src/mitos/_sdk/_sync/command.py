@@ -39,9 +39,9 @@ class Follower:
     ) -> None:
         self._http = http
         self._sandbox_id = sandbox_id
-        self._start = start
+        self._start = start or {}
         self.id = command_id
-        self.progress = Progress(fold, is_started=start is None)
+        self.progress = Progress(fold, attaches=start is None)
 
     def follow(self) -> ExecResult:
         """The command's result, once it has ended; 124 at its deadline.
@@ -69,7 +69,7 @@ class Follower:
                 raise
 
     def _connect(self) -> None:
-        message = {"command": ""} if self._start is None else self._start
+        message = {"command": ""} if self.progress.attaches else self._start
         self._http.stream(
             "ExecStream",
             self._sandbox_id,
