@@ -18,8 +18,9 @@ from collections.abc import (
     Awaitable,
     Callable,
 )
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from mitos.node.command import (
     Command,
@@ -60,6 +61,7 @@ __all__ = [
     "ExecRequest",
     "FileEntry",
     "Guest",
+    "LinkSource",
     "Output",
     "Terminal",
     "Tunnel",
@@ -142,11 +144,23 @@ def _unreachable(port: int, closed: Closed) -> ApiError:
     )
 
 
+class LinkSource(Protocol):
+    """Where a call finds the link it runs over."""
+
+    def session(self) -> AbstractAsyncContextManager[Link]:
+        """The link, kept for the caller while the context is open.
+
+        Raises:
+            ApiError: there is none, and none can be made.
+        """
+        ...
+
+
 class Guest:
     """A client of one agent. Any number of calls may run at the same time.
 
     Args:
-        link: the machine's link.
+        links: where each call finds the machine's link: a link, or a sandbox that may change it.
         explain_loss: asked for the error to raise when the link is lost in mid-call.
 
     Raises:
@@ -154,8 +168,8 @@ class Guest:
             refuses.
     """
 
-    def __init__(self, link: Link, explain_loss: Callable[[], Awaitable[ApiError]]) -> None:
-        self._link = link
+    def __init__(self, links: LinkSource, explain_loss: Callable[[], Awaitable[ApiError]]) -> None:
+        self._links = links
         self._explain_loss = explain_loss
 
     @contextlib.asynccontextmanager
@@ -330,7 +344,10 @@ class Guest:
         if sum(len(value) + 5 for _, value in fields.items) > PAYLOAD_LIMIT:
             raise ApiError("invalid_input", "the request is over 1 MiB")
         try:
-            async with await self._link.open(operation, fields) as stream:
+            async with (
+                self._links.session() as link,
+                await link.open(operation, fields) as stream,
+            ):
                 yield stream
         except LinkLostError as exc:
             raise await self._explain_loss() from exc

@@ -273,6 +273,11 @@ class Link:
             raise self._error()
         return fields
 
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Link]:
+        """The link itself; a sandbox's own `session` also wakes it."""
+        yield self
+
     async def open(self, operation: Operation, fields: Fields) -> LinkStream:
         """Opens a stream.
 

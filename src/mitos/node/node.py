@@ -3,9 +3,9 @@
 `server` calls this and nothing below it. Each method is all or nothing: when it raises, what it had
 made is gone.
 
-    create:  warm sandbox (or blank + template snapshot) -> identity -> ready
-    fork:    hold the source's link still -> checkpoint -> n blanks restored in parallel ->
-        identities -> ready
+    create, fork:      `node/fork.py` makes the machine, this file gives it a place
+    pause, hibernate:  the machine stands still, or goes to disk (`node/sleep.py`) until it is used
+    checkpoint:        a snapshot kept aside (`node/checkpoint.py`), to go back to
 """
 
 from __future__ import annotations
@@ -14,31 +14,41 @@ import asyncio
 import contextlib
 import functools
 import logging
-import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from mitos.engine.base import Blank, Engine, EngineError, MachineEnd, Resources, Snapshot
+from mitos.engine.base import Engine, EngineError, MachineEnd, Resources
 from mitos.host import lock
 from mitos.images.store import ImageStore
 from mitos.node import vitals
+from mitos.node.checkpoint import CheckpointRecord, Shelf
 from mitos.node.deadline import Reaper
+from mitos.node.diff import FileDiff, compare
+from mitos.node.fork import Forker
 from mitos.node.guest import Guest
 from mitos.node.idempotency import Keyring
-from mitos.node.identity import make_identity
-from mitos.node.launch import Launched, destroy, restore, translate
-from mitos.node.ledger import EndReason, Ledger
+from mitos.node.launch import Launched, destroy, translate
+from mitos.node.ledger import EndReason, Kin, Ledger
 from mitos.node.pool import Pool
+from mitos.node.refusal import (
+    busy,
+    conflict,
+    ended,
+    engine_errors,
+    unknown_sandbox,
+    unknown_template,
+)
 from mitos.node.sandbox import Phase, Sandbox, SandboxRecord
 from mitos.node.settings import NodeSettings
+from mitos.node.sleep import Bed
 from mitos.node.template import Progress, SnapshotStore, Template, TemplateRecord
-from mitos.node.together import make_all
+from mitos.node.vitals import Vitals
 from mitos.wire.errors import ApiError
 from mitos.wire.network import NetworkPosture
 
@@ -71,6 +81,8 @@ class Node:
         self.engine = engine
         self._snapshots = SnapshotStore(settings, engine, images)
         self._pool = Pool(engine, settings)
+        self._forker = Forker(engine, self._pool, settings)
+        self._bed = Bed(settings.home / "hibernated")
         self._reaper = Reaper(self._end_at_deadline)
         self._templates: dict[str, Template] = {}
         self._sandboxes: dict[str, Sandbox] = {}
@@ -79,6 +91,7 @@ class Node:
         self._undo = contextlib.AsyncExitStack()
         self._ledger: Ledger
         self._keys: Keyring
+        self._shelf: Shelf
 
     async def start(self) -> None:
         """Opens the state, clears what a crashed predecessor left, starts the pool and the reaper.
@@ -92,6 +105,7 @@ class Node:
             self._ledger = Ledger(self.settings.home / "state.db", time.time)
             undo.callback(self._ledger.close)
             self._keys = Keyring(self._ledger)
+            self._shelf = Shelf(self.settings, self._ledger)
             self._snapshots.prepare()
             _empty(self.settings.scratch)
             undo.callback(shutil.rmtree, self.settings.scratch, ignore_errors=True)
@@ -107,13 +121,13 @@ class Node:
             self._reaper.start()
             undo.push_async_callback(self._reaper.close)
             await self._load_templates()
+            self._load_hibernated()
             self._undo = undo.pop_all()
 
     async def close(self) -> None:
-        """Terminates every sandbox and frees everything. Idempotent."""
-        await asyncio.gather(
-            *(self._end(s, EndReason.SERVER_STOPPED) for s in list(self._sandboxes.values()))
-        )
+        """Terminates every sandbox but the hibernated ones and frees everything. Idempotent."""
+        awake = [s for s in self._sandboxes.values() if s.phase is not Phase.HIBERNATED]
+        await asyncio.gather(*(self._end(s, EndReason.SERVER_STOPPED) for s in awake))
         await asyncio.gather(*self._watchers, return_exceptions=True)
         await self._undo.aclose()
 
@@ -187,7 +201,7 @@ class Node:
             template = self._template(template_id)
             with self._reserve([sandbox_id]), self._pool.foreground():
                 started = time.perf_counter()
-                launched = await self._launch(template, sandbox_id)
+                launched = await self._forker.launch(template, sandbox_id)
                 record = self._add_sandbox(
                     launched,
                     sandbox_id,
@@ -202,7 +216,9 @@ class Node:
     async def fork(
         self, source_id: str, child_ids: Sequence[str], *, idempotency_key: str | None = None
     ) -> list[SandboxRecord]:
-        """Copies a running sandbox, all children from one instant; the source goes on.
+        """Copies a sandbox, all children from one instant; the source goes on as it was.
+
+        Children of a paused or hibernated sandbox run.
 
         Raises:
             ApiError: as `create`; no child exists when it is raised.
@@ -213,21 +229,33 @@ class Node:
             source = self._sandbox(source_id)
             with self._reserve(child_ids), self._pool.foreground():
                 started = time.perf_counter()
-                launched = await self._fork(source, child_ids)
+                launched = await self._forker.fork(source, child_ids)
                 records = [
-                    self._add_sandbox(
-                        child,
-                        child_id,
-                        template_id=source.template_id,
-                        network=source.network,
-                        started=started,
-                        parent_id=source_id,
-                    )
+                    self._add_child(child, child_id, source, started)
                     for child, child_id in zip(launched, child_ids, strict=True)
                 ]
             if use:
                 use.record(list(child_ids))
             return records
+
+    async def fork_some(
+        self, source_id: str, child_ids: Sequence[str]
+    ) -> list[SandboxRecord | ApiError]:
+        """As `fork`, but a child that does not come up leaves its error and the others stay.
+
+        Raises:
+            ApiError: no child could be tried.
+        """
+        source = self._sandbox(source_id)
+        with self._reserve(child_ids), self._pool.foreground():
+            started = time.perf_counter()
+            outcomes = await self._forker.fork_some(source, child_ids)
+            return [
+                outcome
+                if isinstance(outcome, ApiError)
+                else self._add_child(outcome, child_id, source, started)
+                for outcome, child_id in zip(outcomes, child_ids, strict=True)
+            ]
 
     def list_sandboxes(self) -> list[SandboxRecord]:
         """Every live sandbox, oldest first."""
@@ -247,23 +275,32 @@ class Node:
         return self._sandbox(sandbox_id).record()
 
     def on_end(self, sandbox_id: str, callback: Callable[[], None]) -> None:
-        """Calls back once when the sandbox ends, for whatever reason.
+        """Calls back once when the sandbox ends or gives its id up, for whatever reason.
 
         Raises:
             ApiError: `not_found`.
         """
         self._sandbox(sandbox_id).on_end.append(callback)
 
-    async def terminate(self, sandbox_id: str) -> None:
+    async def terminate(self, sandbox_id: str, *, subtree: bool = False) -> list[str]:
         """Ends a sandbox; its id is free at once.
+
+        Args:
+            sandbox_id: the sandbox.
+            subtree: also ends every living sandbox that descends from it.
+
+        Returns:
+            The ids that were ended.
 
         Raises:
             ApiError: `not_found`, also for one that ended already.
         """
         sandbox = self._sandboxes.get(sandbox_id)
         if sandbox is None:
-            raise _unknown(sandbox_id)
-        await self._end(sandbox, EndReason.TERMINATED)
+            raise unknown_sandbox(sandbox_id)
+        doomed = self._descendants(sandbox) if subtree else [sandbox]
+        await asyncio.gather(*(self._end(each, EndReason.TERMINATED) for each in doomed))
+        return [each.id for each in doomed]
 
     def set_timeout(self, sandbox_id: str, timeout_s: int) -> int:
         """Sets or replaces the deadline, now + `timeout_s`; returns it in unix seconds.
@@ -277,8 +314,9 @@ class Node:
         check_timeout(timeout_s, self.settings.max_timeout_s, sandbox_id)
         deadline = time.time() + timeout_s
         sandbox.deadline = deadline
-        if sandbox.phase is Phase.PAUSED:
+        if sandbox.phase in (Phase.PAUSED, Phase.HIBERNATED):
             sandbox.remaining_s = timeout_s
+            self._save_sleeper(sandbox)
         else:
             self._reaper.set(sandbox_id, deadline)
         return int(deadline)
@@ -291,35 +329,187 @@ class Node:
         """
         sandbox = self._sandbox(sandbox_id)
         async with sandbox.lock:
+            await self._wake_locked(sandbox)
             if sandbox.phase is not Phase.READY:
                 return
-            with _engine_errors(f"sandbox {sandbox_id} could not be paused"):
-                await self.engine.pause(sandbox.machine)
+            async with self._forker.still(sandbox):
+                with engine_errors(f"sandbox {sandbox_id} could not be paused"):
+                    await self.engine.pause(sandbox.machine)
             sandbox.phase = Phase.PAUSED
             sandbox.paused.enter_context(sandbox.link.unwatched())
-            self._reaper.clear(sandbox_id)
-            if sandbox.deadline is not None:
-                sandbox.remaining_s = max(sandbox.deadline - time.time(), 0.0)
+            self._stop_deadline(sandbox)
 
     async def resume(self, sandbox_id: str) -> None:
-        """Undoes `pause`; the deadline goes on from where it stood. Idempotent.
+        """Undoes `pause` or `hibernate`; the deadline goes on from where it stood. Idempotent.
 
         Raises:
             ApiError: `not_found`, or the engine's failure.
         """
         sandbox = self._sandbox(sandbox_id)
         async with sandbox.lock:
+            await self._wake_locked(sandbox)
+            sandbox.last_active = time.time()
             if sandbox.phase is not Phase.PAUSED:
                 return
-            with _engine_errors(f"sandbox {sandbox_id} could not be resumed"):
+            with engine_errors(f"sandbox {sandbox_id} could not be resumed"):
                 await self.engine.resume(sandbox.machine)
             sandbox.paused.close()
             sandbox.phase = Phase.READY
-            if sandbox.remaining_s is not None:
-                sandbox.deadline = time.time() + sandbox.remaining_s
-                sandbox.remaining_s = None
-                self._reaper.set(sandbox_id, sandbox.deadline)
+            self._start_deadline(sandbox)
 
+    async def hibernate(self, sandbox_id: str) -> None:
+        """Writes a sandbox to disk and frees its memory; the next call wakes it. Idempotent.
+
+        Its deadline stands still meanwhile, and it outlives the server.
+
+        Raises:
+            ApiError: `not_found`; `invalid_input` (409) while calls are open; the engine's failure.
+                The sandbox then goes on as it was.
+        """
+        sandbox = self._sandbox(sandbox_id)
+        async with sandbox.lock:
+            if sandbox.phase is Phase.HIBERNATED:
+                return
+            if sandbox.is_busy:
+                raise busy(sandbox_id, "hibernated")
+            before, directory = sandbox.phase, self._bed.place(sandbox.uid)
+            async with contextlib.AsyncExitStack() as undo:
+                undo.callback(self._bed.clear, sandbox.uid)
+                snapshot = await self._forker.snapshot(sandbox, directory)
+                self._check_alive(sandbox)
+                if sandbox.is_busy:
+                    raise busy(sandbox_id, "hibernated")
+                sandbox.snapshot = snapshot
+                sandbox.phase = Phase.HIBERNATED
+                if before is Phase.READY:
+                    self._stop_deadline(sandbox)
+                self._save_sleeper(sandbox)
+                undo.pop_all()
+            sandbox.paused.close()
+            await self._drop_body(sandbox)
+
+    # Relatives
+
+    async def checkpoint(self, sandbox_id: str, name: str = "") -> CheckpointRecord:
+        """Keeps a snapshot of a sandbox, which goes on as it was.
+
+        Raises:
+            ApiError: `not_found`, `quota_exceeded`, or the engine's failure.
+        """
+        sandbox = self._sandbox(sandbox_id)
+        async with sandbox.lock:
+            await self._wake_locked(sandbox)
+            checkpoint_id, directory = self._shelf.new_place(sandbox.uid)
+            async with contextlib.AsyncExitStack() as undo:
+                undo.callback(self._shelf.discard, checkpoint_id)
+                snapshot = await self._forker.snapshot(sandbox, directory)
+                self._check_alive(sandbox)
+                record = self._shelf.add(
+                    checkpoint_id, sandbox.uid, name, snapshot, self.engine.snapshot_format
+                )
+                undo.pop_all()
+            return record
+
+    def list_checkpoints(self, sandbox_id: str) -> list[CheckpointRecord]:
+        """The checkpoints of a sandbox, oldest first.
+
+        Raises:
+            ApiError: `not_found`.
+        """
+        return self._shelf.list(self._sandbox(sandbox_id).uid)
+
+    def delete_checkpoint(self, sandbox_id: str, checkpoint_id: str) -> None:
+        """Removes a checkpoint.
+
+        Raises:
+            ApiError: `not_found`.
+        """
+        self._shelf.delete(self._sandbox(sandbox_id).uid, checkpoint_id)
+
+    async def restore(self, sandbox_id: str, checkpoint_id: str) -> SandboxRecord:
+        """Puts a sandbox back to a checkpoint; it keeps its id, and runs afterwards.
+
+        Calls that are open end with `canceled`. When it fails, the sandbox is as it was.
+
+        Raises:
+            ApiError: `not_found`, or the checkpoint cannot be brought up.
+        """
+        sandbox = self._sandbox(sandbox_id)
+        snapshot_format = self.engine.snapshot_format
+        async with sandbox.lock:
+            snapshot = self._shelf.find(sandbox.uid, checkpoint_id, snapshot_format)
+            with self._pool.foreground():
+                launched = await self._forker.wake(snapshot, sandbox_id)
+            sandbox.paused.close()
+            old = await self._take_body(sandbox, launched)
+            if old is not None:
+                await destroy(self.engine, old)
+            return sandbox.record()
+
+    def family(self, sandbox_id: str) -> list[Kin]:
+        """Everybody related to a sandbox by forks, the ended included; oldest first.
+
+        Raises:
+            ApiError: `not_found`.
+        """
+        return self._ledger.family(self._sandbox(sandbox_id).uid)
+
+    def phase_of(self, kin: Kin) -> Phase | None:
+        """The phase of a relative; None when it has ended."""
+        sandbox = self._sandboxes.get(kin.id)
+        return sandbox.phase if sandbox is not None and sandbox.uid == kin.uid else None
+
+    async def promote(self, child_id: str) -> SandboxRecord:
+        """Gives a child its parent's id; the parent ends. One step for everybody who looks.
+
+        Raises:
+            ApiError: `not_found`; `invalid_input` (409) when it has no parent, is paused, or
+                another sandbox has the parent's id.
+        """
+        child = self._sandbox(child_id)
+        async with child.lock:
+            await self._wake_locked(child)
+            parent_id, kin = child.parent_id, {k.uid: k for k in self.family(child_id)}
+            if parent_id is None or child.id != child_id:
+                raise conflict(child_id, f"{child_id} has no parent", "Promote a fork instead.")
+            if child.phase is not Phase.READY:
+                raise conflict(child_id, f"{child_id} is paused", "Resume it first.")
+            parent_uid = kin[child.uid].parent
+            with contextlib.ExitStack() as undo:
+                if self._rival(parent_id, parent_uid) is not None or parent_id in self._reserved:
+                    raise conflict(
+                        parent_id,
+                        f"another sandbox is named {parent_id}",
+                        "Terminate that sandbox first.",
+                    )
+                self._reserved.add(parent_id)
+                undo.callback(self._reserved.discard, parent_id)
+                await self._forker.rename(child.guest, parent_id)
+                self._check_alive(child)
+                parent = self._sandboxes.get(parent_id)
+                self._move(child, parent_id)
+            if parent is not None:
+                await self._finish_end(parent, EndReason.TERMINATED)
+            return child.record()
+
+    async def diff(self, sandbox_id: str, other_id: str) -> FileDiff:
+        """Which files differ between two relatives: what `other_id` has that the first has not.
+
+        Raises:
+            ApiError: `not_found`; `invalid_input` when they are not related.
+        """
+        one, other = self._sandbox(sandbox_id), self._sandbox(other_id)
+        if other.uid not in {kin.uid for kin in self.family(sandbox_id)}:
+            raise ApiError(
+                "invalid_input",
+                f"{sandbox_id} and {other_id} are not forks of one sandbox",
+                remediation="Compare two sandboxes of one tree.",
+            )
+        one.require_running()
+        other.require_running()
+        return await compare(one.guest, other.guest)
+
+    # Runtime
     # Runtime
 
     def guest(self, sandbox_id: str) -> Guest:
@@ -350,8 +540,9 @@ class Node:
         Raises:
             ApiError: `not_found`, `idle_timeout`, or `failed_precondition` while it is paused.
         """
-        machine = self._sandbox(sandbox_id).machine
-        return vitals.watch(lambda: self.guest(sandbox_id), machine, interval_s=interval_s)
+        sandbox = self._sandbox(sandbox_id)
+        sandbox.require_running()
+        return self._watch_vitals(sandbox, interval_s)
 
     # Inside
 
@@ -371,80 +562,14 @@ class Node:
         )
         return Template(record, snapshot, rootfs_key)
 
-    async def _launch(self, template: Template, sandbox_id: str) -> Launched:
-        identity = make_identity(sandbox_id, os.urandom)
-        deadline_s = self.settings.handshake_deadline_s
-        if launched := await self._pool.take_warm(template.record.id):
-            guest = Guest(launched.link, _ended_in_handshake)
-            async with contextlib.AsyncExitStack() as undo:
-                undo.push_async_callback(destroy, self.engine, launched)
-                await guest.identify(identity, forked=False, deadline_s=deadline_s)
-                undo.pop_all()
-            return launched
-        with _engine_errors(f"sandbox {sandbox_id} could not be started"):
-            (blank,) = await self._pool.take_blanks(template.snapshot.spec, 1)
-            return await restore(
-                self.engine, blank, template.snapshot, identity=identity, deadline_s=deadline_s
+    async def _watch_vitals(self, sandbox: Sandbox, interval_s: float) -> AsyncGenerator[Vitals]:
+        async with sandbox.session():
+            samples = vitals.watch(
+                lambda: self.guest(sandbox.id), sandbox.machine, interval_s=interval_s
             )
-
-    async def _fork(self, source: Sandbox, child_ids: Sequence[str]) -> list[Launched]:
-        async with source.lock:
-            source.require_running()
-            with self._work_directory() as work, _engine_errors(f"{source.id} could not be forked"):
-                blanks = asyncio.create_task(
-                    self._pool.take_blanks(source.machine.spec, len(child_ids))
-                )
-                try:
-                    snapshot = await self._checkpoint(source, work / "snapshot")
-                    return await self._restore_all(await blanks, snapshot, child_ids)
-                except BaseException:
-                    await self._discard(blanks)
-                    raise
-
-    async def _checkpoint(self, source: Sandbox, directory: Path) -> Snapshot:
-        try:
-            async with source.link.still(self.settings.freeze_deadline_s):
-                return await self.engine.checkpoint(source.machine, directory)
-        except TimeoutError:
-            raise ApiError(
-                "internal",
-                f"sandbox {source.id} did not hold still for a snapshot",
-                remediation="The sandbox is overloaded; try again, or give it more CPU.",
-                context={"sandbox": source.id},
-            ) from None
-        except ConnectionError as exc:
-            raise _unknown(source.id) from exc
-
-    async def _restore_all(
-        self, blanks: list[Blank], snapshot: Snapshot, child_ids: Sequence[str]
-    ) -> list[Launched]:
-        makers = [
-            functools.partial(
-                restore,
-                self.engine,
-                blank,
-                snapshot,
-                identity=make_identity(child_id, os.urandom),
-                deadline_s=self.settings.handshake_deadline_s,
-            )
-            for blank, child_id in zip(blanks, child_ids, strict=True)
-        ]
-        return await make_all(makers, undo=functools.partial(destroy, self.engine))
-
-    async def _discard(self, blanks: asyncio.Task[list[Blank]]) -> None:
-        """Frees the blanks of a fork that failed, whether or not a restore consumed them."""
-        blanks.cancel()
-        with contextlib.suppress(asyncio.CancelledError, EngineError):
-            for blank in await blanks:
-                await self.engine.destroy(blank)
-
-    @contextlib.contextmanager
-    def _work_directory(self) -> Iterator[Path]:
-        directory = Path(tempfile.mkdtemp(prefix="fork-", dir=self.settings.scratch))
-        try:
-            yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+            async with aclosing(samples):
+                async for sample in samples:
+                    yield sample
 
     @contextlib.contextmanager
     def _reserve(self, sandbox_ids: Sequence[str]) -> Iterator[None]:
@@ -471,6 +596,18 @@ class Node:
         finally:
             self._reserved.difference_update(sandbox_ids)
 
+    def _add_child(
+        self, launched: Launched, child_id: str, source: Sandbox, started: float
+    ) -> SandboxRecord:
+        return self._add_sandbox(
+            launched,
+            child_id,
+            template_id=source.template_id,
+            network=source.network,
+            started=started,
+            parent=source,
+        )
+
     def _add_sandbox(
         self,
         launched: Launched,
@@ -479,7 +616,7 @@ class Node:
         template_id: str,
         network: NetworkPosture,
         started: float,
-        parent_id: str | None = None,
+        parent: Sandbox | None = None,
     ) -> SandboxRecord:
         record = SandboxRecord(
             id=sandbox_id,
@@ -489,28 +626,35 @@ class Node:
             network=network,
             phase=Phase.READY,
             deadline_unix=None,
-            parent_id=parent_id,
+            parent_id=parent.id if parent else None,
+            uid=secrets.token_hex(8),
         )
-        sandbox = Sandbox(
-            record,
-            machine=launched.machine,
-            link=launched.link,
-            max_streams=self.settings.max_streams,
-        )
-        self._sandboxes[sandbox_id] = sandbox
-        self._ledger.add_sandbox(
-            sandbox_id, template_id=template_id, machine_id=launched.machine.id
-        )
-        watcher = asyncio.create_task(self._watch(sandbox), name=f"watch-{sandbox_id}")
-        self._watchers.add(watcher)
-        watcher.add_done_callback(self._watchers.discard)
+        sandbox = self._new_sandbox(record, launched)
+        parent_uid = parent.uid if parent else None
+        self._ledger.add_kin(record.uid, sandbox_id, parent=parent_uid, template_id=template_id)
+        self._note_machine(sandbox, launched)
+        self._start_deadline(sandbox)
         return record
 
-    async def _watch(self, sandbox: Sandbox) -> None:
+    def _new_sandbox(self, record: SandboxRecord, body: Launched | None) -> Sandbox:
+        sandbox = Sandbox(record, body=body, max_streams=self.settings.max_streams, wake=self._wake)
+        self._sandboxes[record.id] = sandbox
+        return sandbox
+
+    def _note_machine(self, sandbox: Sandbox, launched: Launched) -> None:
+        """Remembers which machine a sandbox has, and watches over it."""
+        self._ledger.add_sandbox(
+            sandbox.id, template_id=sandbox.template_id, machine_id=launched.machine.id
+        )
+        watcher = asyncio.create_task(self._watch(sandbox, launched), name=f"watch-{sandbox.id}")
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+
+    async def _watch(self, sandbox: Sandbox, launched: Launched) -> None:
         """Gives a sandbox up when its machine ends by itself or its link breaks."""
         waits = [
-            asyncio.create_task(sandbox.link.lost.wait()),
-            asyncio.create_task(sandbox.machine.wait_end()),
+            asyncio.create_task(launched.link.lost.wait()),
+            asyncio.create_task(launched.machine.wait_end()),
         ]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -518,14 +662,128 @@ class Node:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
-        if sandbox.phase is Phase.TERMINATING:
+        if sandbox.phase is Phase.TERMINATING or sandbox.body is not launched:
             return
         end = MachineEnd.LOST
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_REASON_DEADLINE_S):
-                end = await sandbox.machine.wait_end()
-        _log.warning("sandbox %s ended by itself: %s", sandbox.id, end.value)
-        await self._end(sandbox, _REASON_OF_END[end])
+                end = await launched.machine.wait_end()
+        if sandbox.body is launched:
+            _log.warning("sandbox %s ended by itself: %s", sandbox.id, end.value)
+            await self._end(sandbox, _REASON_OF_END[end])
+
+    async def _wake(self, sandbox: Sandbox) -> None:
+        async with sandbox.lock:
+            await self._wake_locked(sandbox)
+
+    async def _wake_locked(self, sandbox: Sandbox) -> None:
+        """Brings a hibernated sandbox up again; the snapshot stays until it runs.
+
+        Preconditions: the caller holds `sandbox.lock`.
+        """
+        self._check_alive(sandbox)
+        if sandbox.snapshot is None:
+            return
+        with self._pool.foreground():
+            launched = await self._forker.wake(sandbox.snapshot, sandbox.id)
+        await self._take_body(sandbox, launched)
+
+    async def _take_body(self, sandbox: Sandbox, launched: Launched) -> Launched | None:
+        """Gives a sandbox a new machine; returns the old one, now the caller's."""
+        try:
+            self._check_alive(sandbox)
+        except ApiError:
+            await destroy(self.engine, launched)
+            raise
+        old, sandbox.body = sandbox.body, launched
+        sandbox.snapshot = None
+        sandbox.phase = Phase.READY
+        sandbox.last_active = time.time()
+        self._note_machine(sandbox, launched)
+        self._start_deadline(sandbox)
+        self._bed.clear(sandbox.uid)
+        return old
+
+    async def _drop_body(self, sandbox: Sandbox) -> None:
+        body, sandbox.body = sandbox.body, None
+        if body is not None:
+            await destroy(self.engine, body)
+
+    def _check_alive(self, sandbox: Sandbox) -> None:
+        if self._sandboxes.get(sandbox.id) is not sandbox:
+            raise ended(sandbox.id, self._ledger.end_reason(sandbox.id))
+
+    def _save_sleeper(self, sandbox: Sandbox) -> None:
+        """Notes a hibernated sandbox, with what is left of its deadline."""
+        if sandbox.snapshot is not None:
+            body = self._bed.encode(
+                sandbox.record(),
+                sandbox.remaining_s,
+                sandbox.snapshot.spec,
+                self.engine.snapshot_format,
+            )
+            self._ledger.hibernate(sandbox.id, body)
+
+    def _load_hibernated(self) -> None:
+        """Takes over what hibernated under an earlier server, and ends all else it left."""
+        for body in self._ledger.hibernated():
+            record, remaining_s, snapshot = self._bed.decode(body, self.engine.snapshot_format)
+            if snapshot is None:
+                _log.error("sandbox %s cannot be woken: its snapshot is unreadable", record.id)
+                self._ledger.end_sandbox(record.id, EndReason.UNREADABLE)
+                continue
+            sandbox = self._new_sandbox(record, None)
+            sandbox.snapshot, sandbox.remaining_s = snapshot, remaining_s
+        living = [sandbox.uid for sandbox in self._sandboxes.values()]
+        self._bed.sweep(living)
+        self._shelf.sweep(living)
+        self._ledger.end_other_kin(living, EndReason.SERVER_STOPPED)
+
+    def _stop_deadline(self, sandbox: Sandbox) -> None:
+        self._reaper.clear(sandbox.id)
+        if sandbox.deadline is not None:
+            sandbox.remaining_s = max(sandbox.deadline - time.time(), 0.0)
+
+    def _start_deadline(self, sandbox: Sandbox) -> None:
+        if sandbox.remaining_s is not None:
+            sandbox.deadline = time.time() + sandbox.remaining_s
+            sandbox.remaining_s = None
+        if sandbox.deadline is not None:
+            self._reaper.set(sandbox.id, sandbox.deadline)
+        elif self.settings.idle_timeout_s:
+            self._reaper.set(sandbox.id, time.time() + self.settings.idle_timeout_s)
+
+    def _rival(self, sandbox_id: str, uid: str | None) -> Sandbox | None:
+        """The living sandbox of that id, if it is another life than `uid`."""
+        sandbox = self._sandboxes.get(sandbox_id)
+        return None if sandbox is None or sandbox.uid == uid else sandbox
+
+    def _move(self, child: Sandbox, sandbox_id: str) -> None:
+        """Puts a child in its parent's place; the parent is nowhere afterwards."""
+        old_id, parent = child.id, self._sandboxes.get(sandbox_id)
+        if parent is not None:
+            parent.phase = Phase.TERMINATING
+        self._reaper.clear(sandbox_id)
+        self._reaper.clear(old_id)
+        self._ledger.end_sandbox(old_id, EndReason.TERMINATED)
+        self._ledger.end_sandbox(sandbox_id, EndReason.TERMINATED)
+        del self._sandboxes[old_id]
+        child.tell_end()
+        child.rename(sandbox_id)
+        self._sandboxes[sandbox_id] = child
+        self._ledger.rename_kin(child.uid, sandbox_id)
+        self._ledger.add_sandbox(
+            sandbox_id, template_id=child.template_id, machine_id=child.machine.id
+        )
+        self._start_deadline(child)
+
+    def _descendants(self, sandbox: Sandbox) -> list[Sandbox]:
+        """A sandbox and every living one that comes from it."""
+        uids = {sandbox.uid}
+        for kin in self._ledger.family(sandbox.uid):
+            if kin.parent in uids:
+                uids.add(kin.uid)
+        return [each for each in self._sandboxes.values() if each.uid in uids]
 
     async def _end(self, sandbox: Sandbox, reason: EndReason) -> None:
         if self._sandboxes.get(sandbox.id) is not sandbox:
@@ -534,29 +792,39 @@ class Node:
         del self._sandboxes[sandbox.id]
         self._reaper.clear(sandbox.id)
         self._ledger.end_sandbox(sandbox.id, reason)
-        for callback in sandbox.on_end:
-            callback()
-        await destroy(self.engine, Launched(sandbox.machine, sandbox.link))
+        await self._finish_end(sandbox, reason)
+
+    async def _finish_end(self, sandbox: Sandbox, reason: EndReason) -> None:
+        """Frees what a sandbox had that is in no list any more."""
+        self._ledger.end_kin(sandbox.uid, reason)
+        self._shelf.delete_all(sandbox.uid)
+        self._bed.clear(sandbox.uid)
+        sandbox.tell_end()
+        if sandbox.body is not None:
+            await destroy(self.engine, sandbox.body)
 
     async def _end_at_deadline(self, sandbox_id: str) -> None:
-        if sandbox := self._sandboxes.get(sandbox_id):
-            await self._end(sandbox, EndReason.DEADLINE)
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None:
+            return
+        if sandbox.deadline is None:
+            now = time.time()
+            last_active = now if sandbox.is_busy else sandbox.last_active
+            if (due := last_active + self.settings.idle_timeout_s) > now:
+                self._reaper.set(sandbox_id, due)
+                return
+        await self._end(sandbox, EndReason.DEADLINE)
 
     def _sandbox(self, sandbox_id: str) -> Sandbox:
         sandbox = self._sandboxes.get(sandbox_id)
         if sandbox is not None:
             return sandbox
-        raise _ended(sandbox_id, self._ledger.end_reason(sandbox_id))
+        raise ended(sandbox_id, self._ledger.end_reason(sandbox_id))
 
     def _template(self, template_id: str) -> Template:
         template = self._templates.get(template_id)
         if template is None:
-            raise ApiError(
-                "not_found",
-                f"no template named {template_id!r}",
-                remediation="Create it first: POST /v1/templates.",
-                context={"template": template_id},
-            )
+            raise unknown_template(template_id)
         return template
 
     def _replay(self, created: list[str] | None) -> list[SandboxRecord] | None:
@@ -600,54 +868,6 @@ def check_timeout(requested_s: int, ceiling_s: int, sandbox_id: str) -> None:
                 "max_timeout_s": ceiling_s,
             },
         )
-
-
-def _unknown(sandbox_id: str) -> ApiError:
-    return ApiError(
-        "not_found", f"no sandbox named {sandbox_id!r}", context={"sandbox": sandbox_id}
-    )
-
-
-_CAUSE_OF_END = {
-    EndReason.OUT_OF_MEMORY: "it reached its memory limit and was killed",
-    EndReason.EXITED: "its first process ended",
-    EndReason.LOST: "its processes vanished from the host",
-    EndReason.SERVER_STOPPED: "its server was stopped",
-}
-
-
-def _ended(sandbox_id: str, reason: EndReason | None) -> ApiError:
-    """The error for a sandbox that is not there: unknown, reaped, or ended by itself."""
-    if reason is EndReason.DEADLINE:
-        return ApiError(
-            "idle_timeout",
-            f"sandbox {sandbox_id} ended at its deadline",
-            context={"sandbox": sandbox_id},
-        )
-    if reason is None or reason is EndReason.TERMINATED:
-        return _unknown(sandbox_id)
-    return ApiError(
-        "not_found",
-        f"sandbox {sandbox_id} has ended",
-        cause=_CAUSE_OF_END[reason],
-        remediation="Create a new sandbox; a larger resources.mem_size_mib helps against memory."
-        if reason is EndReason.OUT_OF_MEMORY
-        else "Create a new sandbox.",
-        context={"sandbox": sandbox_id},
-    )
-
-
-async def _ended_in_handshake() -> ApiError:
-    return ApiError("internal", "the machine ended before it confirmed its identity")
-
-
-@contextlib.contextmanager
-def _engine_errors(what: str) -> Iterator[None]:
-    """Turns the engine's errors into ours, at the node's edge."""
-    try:
-        yield
-    except EngineError as exc:
-        raise translate(exc, what) from exc
 
 
 @contextlib.contextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from mitos.engine.base import Machine, MachineEnd
+from mitos.engine.base import Machine, MachineEnd, Snapshot
 from mitos.node.guest import Guest
+from mitos.node.launch import Launched
 from mitos.node.link import Link
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.network import NetworkPosture
@@ -23,22 +25,18 @@ class Phase(str, enum.Enum):
 
     READY = "Ready"
     PAUSED = "Paused"
+    HIBERNATED = "Hibernated"
     TERMINATING = "Terminating"
     FAILED = "Failed"
 
     @property
     def can_run(self) -> bool:
-        """Runtime calls are served."""
-        return self is Phase.READY
+        """Runtime calls are served; the first one of a hibernated sandbox wakes it."""
+        return self in (Phase.READY, Phase.HIBERNATED)
 
     @property
-    def can_fork(self) -> bool:
-        """A live fork can be taken: its agent must be able to hold still."""
-        return self is Phase.READY
-
-    @property
-    def can_pause(self) -> bool:
-        """`pause` and `resume` are allowed; both are idempotent."""
+    def can_snapshot(self) -> bool:
+        """Its machine can be written down: for a fork, a checkpoint or hibernation."""
         return self in (Phase.READY, Phase.PAUSED)
 
 
@@ -50,6 +48,7 @@ class SandboxRecord:
         fork_time_ms: from the request to a machine that answers.
         deadline_unix: when it will be terminated, unix seconds, or None.
         parent_id: the sandbox it was forked from, or None.
+        uid: names this one life; an id can be used again, a uid never.
     """
 
     id: str
@@ -60,6 +59,7 @@ class SandboxRecord:
     phase: Phase
     deadline_unix: int | None
     parent_id: str | None
+    uid: str
 
 
 _LOSS = {
@@ -92,33 +92,69 @@ def loss_error(sandbox_id: str, machine: Machine, end: MachineEnd) -> ApiError:
 
 
 class Sandbox:
-    """A running machine with a name. `Node` owns it and is the only one that changes its phase.
+    """A machine with a name. `Node` owns it and is the only one that changes its phase.
+
+    Its machine may change under it: hibernation takes it away, waking and restoring bring another.
+    `guest` stays the same through all of it.
 
     Args:
         record: as it is at the start; later readings come from `record()`.
-        machine: owned by the node.
-        link: to the machine's agent, owned by this object.
+        body: its machine and link, owned by the node; None for one that is hibernated.
         max_streams: slots for exec, run_code and terminals; 0 means no limit.
+        wake: called when a call finds the sandbox hibernated; returns once it runs, or raises.
     """
 
     def __init__(
-        self, record: SandboxRecord, *, machine: Machine, link: Link, max_streams: int
+        self,
+        record: SandboxRecord,
+        *,
+        body: Launched | None,
+        max_streams: int,
+        wake: Callable[[Sandbox], Awaitable[None]],
     ) -> None:
         self._record = record
         self._max_streams = max_streams
-        self.machine = machine
-        self.link = link
-        self.guest = Guest(link, self._explain_loss)
-        self.phase = Phase.READY
+        self._wake = wake
+        self.body = body
+        self.guest = Guest(self, self._explain_loss)
+        self.phase = record.phase
         self.deadline: float | None = None
         self.open_streams = 0
         self.on_end: list[Callable[[], None]] = []
+        self.open_calls = 0
+        self.last_active = time.time()
+        """When the last runtime call ended, unix seconds; counts only while none is open."""
         self.lock = asyncio.Lock()
-        """Held by whoever snapshots, pauses or resumes the machine."""
+        """Held by whoever snapshots, pauses, wakes or replaces the machine."""
         self.paused = contextlib.ExitStack()
         """Undone on resume: what holds only while the machine stands still."""
         self.remaining_s: float | None = None
-        """What was left of the deadline when the sandbox was paused."""
+        """What was left of the deadline when the sandbox was paused or hibernated."""
+        self.snapshot: Snapshot | None = None
+        """What it wakes from; None unless it is hibernated."""
+
+    @property
+    def machine(self) -> Machine:
+        """Its machine.
+
+        Preconditions: it is not hibernated.
+        """
+        assert self.body is not None
+        return self.body.machine
+
+    @property
+    def link(self) -> Link:
+        """The link to its machine's agent.
+
+        Preconditions: it is not hibernated.
+        """
+        assert self.body is not None
+        return self.body.link
+
+    @property
+    def is_busy(self) -> bool:
+        """True while somebody has a stream or a call open on it."""
+        return self.open_streams > 0 or self.open_calls > 0
 
     @property
     def id(self) -> str:
@@ -135,19 +171,30 @@ class Sandbox:
         """The posture it was created with."""
         return self._record.network
 
+    @property
+    def uid(self) -> str:
+        """Names this one life of the id."""
+        return self._record.uid
+
+    @property
+    def parent_id(self) -> str | None:
+        """The sandbox it was forked from, or None."""
+        return self._record.parent_id
+
+    def rename(self, sandbox_id: str) -> None:
+        """Gives it another id; whoever keeps sandboxes by id must do the same."""
+        self._record = replace(self._record, id=sandbox_id)
+
+    def tell_end(self) -> None:
+        """Tells those who wait for the end of this id."""
+        callbacks, self.on_end = self.on_end, []
+        for callback in callbacks:
+            callback()
+
     def record(self) -> SandboxRecord:
         """A reading of the sandbox as it is now."""
-        record = self._record
-        return SandboxRecord(
-            id=record.id,
-            template_id=record.template_id,
-            created_at=record.created_at,
-            fork_time_ms=record.fork_time_ms,
-            network=record.network,
-            phase=self.phase,
-            deadline_unix=None if self.deadline is None else int(self.deadline),
-            parent_id=record.parent_id,
-        )
+        deadline_unix = None if self.deadline is None else int(self.deadline)
+        return replace(self._record, phase=self.phase, deadline_unix=deadline_unix)
 
     def require_running(self) -> None:
         """Refuses runtime calls in any phase but `READY`.
@@ -164,6 +211,23 @@ class Sandbox:
                 status=409,
                 connect=ConnectCode.FAILED_PRECONDITION,
             )
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Link]:
+        """Its link for one call; wakes it first if it is hibernated.
+
+        Raises:
+            ApiError: it is paused, or cannot be woken.
+        """
+        self.open_calls += 1
+        try:
+            if self.phase is Phase.HIBERNATED:
+                await self._wake(self)
+            self.require_running()
+            yield self.link
+        finally:
+            self.open_calls -= 1
+            self.last_active = time.time()
 
     @contextlib.contextmanager
     def stream(self) -> Iterator[Guest]:
@@ -184,14 +248,22 @@ class Sandbox:
             yield self.guest
         finally:
             self.open_streams -= 1
+            self.last_active = time.time()
 
     async def _explain_loss(self) -> ApiError:
         """Why the link broke in mid-call: the machine's end says, if it comes soon."""
+        body = self.body
+        if body is None or (self.phase is not Phase.TERMINATING and not body.link.lost.is_set()):
+            return ApiError(
+                "canceled",
+                f"sandbox {self.id} was restored to a checkpoint while the call ran",
+                context={"sandbox": self.id},
+            )
         if self.phase is Phase.TERMINATING:
-            return loss_error(self.id, self.machine, MachineEnd.DESTROYED)
+            return loss_error(self.id, body.machine, MachineEnd.DESTROYED)
         try:
             async with asyncio.timeout(1.0):
-                return loss_error(self.id, self.machine, await self.machine.wait_end())
+                return loss_error(self.id, body.machine, await body.machine.wait_end())
         except TimeoutError:
             return ApiError(
                 "internal",

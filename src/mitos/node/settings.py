@@ -41,6 +41,15 @@ class NodeSettings:
     max_sandboxes: int = 512
     """More are refused with `quota_exceeded`; an idle one costs about 15 MiB of host memory."""
 
+    max_checkpoints: int = 16
+    """Checkpoints of one sandbox; a larger number is refused with `quota_exceeded`."""
+
+    max_checkpoint_bytes: int = 16 << 30
+    """Disk space of all checkpoints of this server together; 0 means no limit."""
+
+    idle_timeout_s: int = 0
+    """A sandbox without a deadline is terminated when nobody used it for so long; 0 means never."""
+
     max_streams: int = 16
     """Open exec, run_code and terminal streams of one sandbox; 0 means no limit."""
 

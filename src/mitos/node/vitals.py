@@ -74,8 +74,10 @@ class SandboxUsage:
 
 
 async def measure(sandbox: Sandbox) -> SandboxUsage | None:
-    """What a sandbox costs now; None when it ended meanwhile."""
-    machine = sandbox.machine
+    """What a sandbox costs now; None when it is hibernated or ended meanwhile."""
+    if sandbox.body is None:
+        return None
+    machine = sandbox.body.machine
     try:
         usage = await machine.usage()
     except EngineError:

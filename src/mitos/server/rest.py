@@ -12,8 +12,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mitos.engine.base import Resources
+from mitos.node.checkpoint import CheckpointRecord
+from mitos.node.ledger import Kin
 from mitos.node.node import Node
-from mitos.node.sandbox import SandboxRecord
+from mitos.node.sandbox import Phase, SandboxRecord
 from mitos.node.template import TemplateRecord
 from mitos.server.auth import authorize
 from mitos.server.command import checked_command_id, command_body
@@ -30,6 +32,9 @@ __all__ = ["routes"]
 
 MAX_FORK = 64
 """Children of one fork call."""
+
+MAX_NAME = 256
+"""Characters of a checkpoint's name."""
 
 _Body = dict[str, Any]
 _Handler = Callable[["_Call"], Awaitable[object]]
@@ -66,8 +71,12 @@ class _Call:
         return _checked_id(self._request.path_params["id"], kind)
 
     def path_text(self, name: str) -> str:
-        """Another part of the path, unchecked."""
+        """Another variable part of the path."""
         return str(self._request.path_params[name])
+
+    def query(self, name: str) -> str:
+        """A parameter of the query; empty when it is absent."""
+        return self._request.query_params.get(name, "")
 
     async def body(self) -> _Body:
         """The body, a JSON object.
@@ -117,6 +126,14 @@ def routes(node: Node, settings: ServerSettings) -> list[Route]:
         route("POST", "/v1/sandboxes/{id}/fork", _fork),
         route("GET", "/v1/sandboxes/{id}/commands", _list_commands),
         route("DELETE", "/v1/sandboxes/{id}/commands/{command}", _end_command),
+        route("POST", "/v1/sandboxes/{id}/hibernate", _hibernate),
+        route("POST", "/v1/sandboxes/{id}/promote", _promote),
+        route("POST", "/v1/sandboxes/{id}/restore", _restore),
+        route("GET", "/v1/sandboxes/{id}/tree", _tree),
+        route("GET", "/v1/sandboxes/{id}/diff", _diff),
+        route("GET", "/v1/sandboxes/{id}/checkpoints", _list_checkpoints),
+        route("POST", "/v1/sandboxes/{id}/checkpoints", _create_checkpoint),
+        route("DELETE", "/v1/sandboxes/{id}/checkpoints/{checkpoint}", _delete_checkpoint),
         route("POST", "/v1/set_timeout", _set_timeout),
         route("POST", "/v1/pause", _pause),
         route("POST", "/v1/resume", _resume),
@@ -183,12 +200,25 @@ async def _fork(call: _Call) -> object:
 
 async def _fork_from(call: _Call, source_id: str, body: _Body) -> object:
     child_ids = _child_ids(body)
+    if body.get("partial") is True:
+        return await _fork_some(call, source_id, child_ids)
     records = await call.node.fork(source_id, child_ids, idempotency_key=call.idempotency_key)
     call.operations.observe_fork(records[0].fork_time_ms / 1000)
     answer = _sandbox(records[0], call)
     if "ids" in body:
         answer["children"] = [_sandbox(record, call) for record in records]
     return answer
+
+
+async def _fork_some(call: _Call, source_id: str, child_ids: list[str]) -> object:
+    outcomes = await call.node.fork_some(source_id, child_ids)
+    children = [_sandbox(each, call) for each in outcomes if isinstance(each, SandboxRecord)]
+    errors = [
+        {"id": child_id, **each.envelope()}
+        for child_id, each in zip(child_ids, outcomes, strict=True)
+        if isinstance(each, ApiError)
+    ]
+    return {"children": children, "errors": errors}
 
 
 def _child_ids(body: _Body) -> list[str]:
@@ -218,8 +248,10 @@ async def _get_sandbox(call: _Call) -> object:
 
 async def _terminate(call: _Call) -> object:
     sandbox_id = call.path_id("sandbox")
-    await call.node.terminate(sandbox_id)
-    return {"status": "terminated", "id": sandbox_id}
+    subtree = call.query("subtree") == "true"
+    ended = await call.node.terminate(sandbox_id, subtree=subtree)
+    answer: _Body = {"status": "terminated", "id": sandbox_id}
+    return {**answer, "ids": ended} if subtree else answer
 
 
 async def _list_commands(call: _Call) -> object:
@@ -274,6 +306,71 @@ async def _forward(call: _Call) -> object:
     sandbox_id, body = call.path_id("sandbox"), await call.body()
     port = _integer(body, "guest_port")
     return {"host": await call.forwards.open(sandbox_id, port), "guest_port": port}
+
+
+async def _hibernate(call: _Call) -> object:
+    await call.node.hibernate(call.path_id("sandbox"))
+    return {"status": "hibernated"}
+
+
+async def _promote(call: _Call) -> object:
+    return _sandbox(await call.node.promote(call.path_id("sandbox")), call)
+
+
+async def _restore(call: _Call) -> object:
+    checkpoint_id = _checked_id((await call.body()).get("checkpoint"), "template")
+    return _sandbox(await call.node.restore(call.path_id("sandbox"), checkpoint_id), call)
+
+
+async def _tree(call: _Call) -> object:
+    family = call.node.family(call.path_id("sandbox"))
+    return {"nodes": [_kin(kin, call.node.phase_of(kin)) for kin in family]}
+
+
+async def _diff(call: _Call) -> object:
+    other_id = _checked_id(call.query("with"), "sandbox")
+    found = await call.node.diff(call.path_id("sandbox"), other_id)
+    return {"added": found.added, "removed": found.removed, "modified": found.modified}
+
+
+async def _list_checkpoints(call: _Call) -> object:
+    return [_checkpoint(each) for each in call.node.list_checkpoints(call.path_id("sandbox"))]
+
+
+async def _create_checkpoint(call: _Call) -> object:
+    name = (await call.body()).get("name", "")
+    if not isinstance(name, str) or len(name) > MAX_NAME:
+        raise ApiError("invalid_input", f"name must be a text of at most {MAX_NAME} characters")
+    return _checkpoint(await call.node.checkpoint(call.path_id("sandbox"), name))
+
+
+async def _delete_checkpoint(call: _Call) -> object:
+    checkpoint_id = call.path_text("checkpoint")
+    call.node.delete_checkpoint(call.path_id("sandbox"), checkpoint_id)
+    return {"status": "deleted", "id": checkpoint_id}
+
+
+def _checkpoint(record: CheckpointRecord) -> _Body:
+    return {
+        "id": record.id,
+        "name": record.name,
+        "created_at": record.created_at.isoformat(),
+        "size_bytes": record.size_bytes,
+    }
+
+
+def _kin(kin: Kin, phase: Phase | None) -> _Body:
+    answer: _Body = {
+        "uid": kin.uid,
+        "id": kin.id,
+        "parent_uid": kin.parent,
+        "template_id": kin.template,
+        "created_at_unix": kin.created_at,
+        "phase": phase.value if phase else "Ended",
+    }
+    if kin.ended_at is not None:
+        answer |= {"ended_at_unix": kin.ended_at, "reason": kin.reason}
+    return answer
 
 
 def _template(record: TemplateRecord) -> _Body:

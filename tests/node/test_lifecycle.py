@@ -1,0 +1,149 @@
+"""Hibernation, idle sandboxes and copies of what stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from mitos.engine.fake import FakeEngine
+from mitos.node.node import Node
+from mitos.node.sandbox import Phase
+from mitos.wire.errors import ApiError
+from tests.node.conftest import StartNode, output
+
+PROMPT_S = 10.0
+
+
+async def test_a_call_wakes_a_hibernated_sandbox(node: Node, engine: FakeEngine) -> None:
+    await node.create("python", "one")
+    await output(node, "one", "echo kept > /workspace/f")
+    await node.hibernate("one")
+    await node.hibernate("one")
+
+    assert Phase.HIBERNATED is node.list_sandboxes()[0].phase
+    assert not engine.machines
+    assert "kept\n" == await output(node, "one", "cat /workspace/f")
+    assert Phase.READY is node.get_sandbox("one").phase
+    assert [] == list((node.settings.home / "hibernated").iterdir())
+
+
+async def test_concurrent_calls_wake_it_once(node: Node, engine: FakeEngine) -> None:
+    await node.create("python", "one")
+    await node.hibernate("one")
+
+    printed = await asyncio.gather(*(output(node, "one", f"echo {n}") for n in range(8)))
+
+    assert [f"{n}\n" for n in range(8)] == printed
+    assert 1 == len(engine.machines)
+
+
+async def test_a_failed_wake_is_an_error_and_loses_nothing(node: Node, engine: FakeEngine) -> None:
+    await node.create("python", "one")
+    await output(node, "one", "echo kept > /workspace/f")
+    await node.hibernate("one")
+    engine.fail_next = "restore"
+
+    with pytest.raises(ApiError) as caught:
+        await output(node, "one", "true")
+
+    assert "internal" == caught.value.code
+    assert Phase.HIBERNATED is node.get_sandbox("one").phase
+    assert "kept\n" == await output(node, "one", "cat /workspace/f")
+
+
+async def test_a_failed_hibernation_leaves_the_sandbox_running(
+    node: Node, engine: FakeEngine
+) -> None:
+    await node.create("python", "one")
+    engine.fail_next = "checkpoint"
+
+    with pytest.raises(ApiError):
+        await node.hibernate("one")
+
+    assert Phase.READY is node.get_sandbox("one").phase
+    assert "ok\n" == await output(node, "one", "echo ok")
+    assert [] == list((node.settings.home / "hibernated").iterdir())
+
+
+async def test_open_calls_are_not_cut_off_by_hibernation(node: Node) -> None:
+    await node.create("python", "one")
+
+    with node.stream("one"), pytest.raises(ApiError) as caught:
+        await node.hibernate("one")
+
+    assert ("invalid_input", 409) == (caught.value.code, caught.value.status)
+    await node.hibernate("one")
+
+
+async def test_a_deadline_stands_still_in_hibernation(node: Node) -> None:
+    await node.create("python", "one")
+    node.set_timeout("one", 1)
+    await node.hibernate("one")
+    await asyncio.sleep(1.2)
+
+    assert Phase.HIBERNATED is node.get_sandbox("one").phase
+    await node.resume("one")
+    assert (node.get_sandbox("one").deadline_unix or 0) >= int(time.time())
+
+
+async def test_terminating_a_hibernated_sandbox_removes_its_snapshot(node: Node) -> None:
+    await node.create("python", "one")
+    await node.hibernate("one")
+
+    await node.terminate("one")
+
+    assert [] == node.list_sandboxes()
+    assert [] == list((node.settings.home / "hibernated").iterdir())
+
+
+async def test_a_snapshot_that_a_later_server_cannot_read_is_told(
+    node: Node, start_node: StartNode, engine: FakeEngine
+) -> None:
+    await node.create("python", "one")
+    await node.hibernate("one")
+    await node.close()
+    for snapshot in (node.settings.home / "hibernated").iterdir():
+        (snapshot / "snapshot").rename(snapshot / "elsewhere")
+
+    later = await start_node()
+
+    with pytest.raises(ApiError) as caught:
+        later.get_sandbox("one")
+    assert "cannot read its snapshot" in (caught.value.cause or "")
+
+
+@pytest.mark.parametrize("stop", ["pause", "hibernate"])
+async def test_children_of_what_stands_still_run(node: Node, stop: str) -> None:
+    await node.create("python", "one")
+    await output(node, "one", "echo kept > /workspace/f")
+    await getattr(node, stop)("one")
+    before = node.get_sandbox("one").phase
+
+    await node.fork("one", ["a", "b"])
+
+    assert before is node.get_sandbox("one").phase
+    assert ["kept\n"] * 2 == [await output(node, name, "cat /workspace/f") for name in "ab"]
+    await node.resume("one")
+    assert "kept\n" == await output(node, "one", "cat /workspace/f")
+
+
+async def test_an_idle_sandbox_ends_and_a_used_one_does_not(start_node: StartNode) -> None:
+    node = await start_node(idle_timeout_s=1)
+    await node.create_template("python")
+    await node.create("python", "idle")
+    await node.create("python", "used")
+    await node.create("python", "paused")
+    await node.pause("paused")
+
+    with node.stream("used"):
+        async with asyncio.timeout(PROMPT_S):
+            while len(node.list_sandboxes()) == 3:
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.5)
+        assert ["used", "paused"] == [record.id for record in node.list_sandboxes()]
+
+    with pytest.raises(ApiError) as caught:
+        node.guest("idle")
+    assert ("idle_timeout", 410) == (caught.value.code, caught.value.status)
