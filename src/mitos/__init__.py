@@ -14,8 +14,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# At once: the name `git` is the function, and importing the module later would bind it again.
+from mitos.git import GitSpec, git
+
 if TYPE_CHECKING:
-    from mitos import aio, direct, errors, pty, sandbox, types
+    from mitos import aio, direct, errors, guest, pty, sandbox, subagent, types
     from mitos.direct import DirectSandbox, SandboxServer, close_http_pools, create
     from mitos.errors import (
         AgentRunError,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
         UnauthorizedError,
     )
     from mitos.sandbox import Sandbox
+    from mitos.template import Template
     from mitos.types import (
         ExecResult,
         Execution,
@@ -53,6 +57,7 @@ _NAMES = {
         "UnauthorizedError",
     ),
     "mitos.sandbox": ("Sandbox",),
+    "mitos.template": ("Template",),
     "mitos.types": (
         "ExecResult",
         "Execution",
@@ -64,7 +69,7 @@ _NAMES = {
     ),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
-_MODULES = ("aio", "direct", "errors", "pty", "sandbox", "types")
+_MODULES = ("aio", "direct", "errors", "guest", "pty", "sandbox", "subagent", "types")
 
 __all__ = [
     "AgentRunError",
@@ -75,6 +80,7 @@ __all__ = [
     "ExecutionError",
     "FileInfo",
     "ForkPolicy",
+    "GitSpec",
     "IdleTimeoutError",
     "Network",
     "NotFoundError",
@@ -83,6 +89,7 @@ __all__ = [
     "Result",
     "Sandbox",
     "SandboxServer",
+    "Template",
     "TimeoutTooLargeError",
     "UnauthorizedError",
     "aio",
@@ -90,8 +97,11 @@ __all__ = [
     "create",
     "direct",
     "errors",
+    "git",
+    "guest",
     "pty",
     "sandbox",
+    "subagent",
     "types",
 ]
 

@@ -17,7 +17,7 @@ import mitos
 import mitos.aio
 
 ROOT = Path(mitos.__file__).parents[2]
-MODULES = ("aio", "direct", "errors", "pty", "sandbox", "types")
+MODULES = ("aio", "direct", "errors", "guest", "pty", "sandbox", "subagent", "types")
 
 CREATE = [
     ("image", "python"),
@@ -183,7 +183,7 @@ def test_lazy_names_are_what_a_type_checker_sees() -> None:
     modules = {(f"mitos.{name}", name) for name in mitos._MODULES}
 
     assert {(home, name) for name, home in mitos._HOMES.items()} | modules == seen
-    assert set(mitos.__all__) == {name for _, name in seen}
+    assert set(mitos.__all__) == {name for _, name in seen} | {"GitSpec", "git"}
 
 
 def run_python(program: str) -> str:
@@ -234,7 +234,8 @@ def test_importing_and_using_names_loads_no_framework_and_no_server() -> None:
 def test_importing_the_package_alone_loads_nothing_of_others() -> None:
     loaded = set(run_python("import sys, mitos; print(*sys.modules)").split())
 
-    assert {"mitos"} == {name for name in loaded if name.split(".")[0] == "mitos"}
+    own = {name for name in loaded if name.split(".")[0] == "mitos"}
+    assert {"mitos", "mitos.errors", "mitos.git"} == own  # `git` must be the function at once
     assert set() == {"httpx", "websocket", "asyncio", "ssl"} & loaded
 
 

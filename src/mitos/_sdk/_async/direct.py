@@ -24,7 +24,7 @@ from mitos._sdk.folding import (
     read_timeout_s,
 )
 from mitos.background import AsyncBackgroundProcess
-from mitos.errors import AgentRunError, TransportFailedError
+from mitos.errors import AgentRunError, NotFoundError, TransportFailedError
 from mitos.types import CommandInfo, ExecResult, Execution, FileInfo, Network, Result
 
 __all__ = ["AsyncDirectSandbox", "AsyncDirectSandboxFiles", "AsyncSandboxServer", "create"]
@@ -188,6 +188,23 @@ class AsyncSandboxServer:
         """The sandboxes that run."""
         found = await self._http.call("GET", "/v1/sandboxes")
         return answer.rows(found, "sandboxes", self._http.api_key)
+
+    async def connect(self, sandbox_id: str) -> AsyncDirectSandbox:
+        """A handle of a sandbox that runs already.
+
+        Raises:
+            NotFoundError: none of that id runs.
+        """
+        for row in await self.list_sandboxes():
+            if row.get("id") == sandbox_id:
+                return AsyncDirectSandbox._of({"fork_time_ms": 0.0, **row}, self._http)
+        raise NotFoundError(
+            f"no sandbox {sandbox_id!r} runs",
+            "not_found",
+            remediation="See which do with list_sandboxes().",
+            status=404,
+            context={"sandbox": sandbox_id},
+        )
 
 
 class AsyncDirectSandboxFiles:

@@ -25,7 +25,7 @@ from mitos._sdk.folding import (
     read_timeout_s,
 )
 from mitos.background import BackgroundProcess
-from mitos.errors import AgentRunError, TransportFailedError
+from mitos.errors import AgentRunError, NotFoundError, TransportFailedError
 from mitos.types import CommandInfo, ExecResult, Execution, FileInfo, Network, Result
 
 __all__ = ["DirectSandbox", "DirectSandboxFiles", "SandboxServer", "create"]
@@ -189,6 +189,23 @@ class SandboxServer:
         """The sandboxes that run."""
         found = self._http.call("GET", "/v1/sandboxes")
         return answer.rows(found, "sandboxes", self._http.api_key)
+
+    def connect(self, sandbox_id: str) -> DirectSandbox:
+        """A handle of a sandbox that runs already.
+
+        Raises:
+            NotFoundError: none of that id runs.
+        """
+        for row in self.list_sandboxes():
+            if row.get("id") == sandbox_id:
+                return DirectSandbox._of({"fork_time_ms": 0.0, **row}, self._http)
+        raise NotFoundError(
+            f"no sandbox {sandbox_id!r} runs",
+            "not_found",
+            remediation="See which do with list_sandboxes().",
+            status=404,
+            context={"sandbox": sandbox_id},
+        )
 
 
 class DirectSandboxFiles:

@@ -1,0 +1,169 @@
+"""Code written for the E2B SDK's basics, on Mitos: change the import, keep the code.
+
+from mitos.e2b import Sandbox
+with Sandbox.create() as sandbox:
+sandbox.commands.run("echo hello").stdout
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from mitos.direct import DirectSandbox, DirectSandboxFiles, SandboxServer, create
+from mitos.types import ExecResult, Execution, FileInfo, Network
+
+__all__ = ["Commands", "Files", "Sandbox", "SandboxInfo"]
+
+
+def _create_direct(
+    image: str = "python",
+    api_key: str | None = None,
+    base_url: str | None = None,
+    id: str | None = None,  # noqa: A002  published name
+    network: Network | None = None,
+) -> DirectSandbox:
+    return create(image, api_key, base_url, id, network)
+
+
+class SandboxInfo:
+    """A sandbox in a listing."""
+
+    def __init__(self, sandbox_id: str, template_id: str = "", endpoint: str = "") -> None:
+        self.sandbox_id = sandbox_id
+        self.template_id = template_id
+        self.endpoint = endpoint
+
+    def __repr__(self) -> str:
+        return f"SandboxInfo(sandbox_id={self.sandbox_id!r}, template_id={self.template_id!r})"
+
+
+class Commands:
+    """`sandbox.commands`."""
+
+    def __init__(self, sandbox: DirectSandbox) -> None:
+        self._sandbox = sandbox
+
+    def run(self, cmd: str, background: bool = False, timeout: int = 60) -> ExecResult:  # noqa: ARG002  published
+        """Runs a command to its end, also with `background`."""
+        return self._sandbox.exec(cmd, timeout=timeout)
+
+
+class Files:
+    """`sandbox.files`."""
+
+    def __init__(self, files: DirectSandboxFiles) -> None:
+        self._files = files
+
+    def read(self, path: str) -> str:
+        """A file's text."""
+        return self._files.read(path)
+
+    def write(self, path: str, data: str | bytes) -> None:
+        """Replaces a file."""
+        self._files.write(path, data)
+
+    def list(self, path: str = "/") -> list[FileInfo]:
+        """The entries of a folder."""
+        return self._files.list(path)
+
+    def exists(self, path: str) -> bool:
+        """True when something is at the path."""
+        return self._files.exists(path)
+
+    def remove(self, path: str) -> None:
+        """Removes a file or tree."""
+        self._files.remove(path)
+
+    def make_dir(self, path: str) -> None:
+        """Makes a folder and its parents."""
+        self._files.mkdir(path)
+
+
+class Sandbox:
+    """A sandbox, as E2B code knows it.
+
+    Args:
+        sandbox: the native handle.
+    """
+
+    def __init__(self, sandbox: DirectSandbox) -> None:
+        self._sandbox = sandbox
+        self.commands = Commands(sandbox)
+        self.files = Files(sandbox.files)
+
+    @classmethod
+    def create(
+        cls,
+        template: str = "python",
+        api_key: str | None = None,
+        base_url: str | None = None,
+        timeout: int | None = None,
+        metadata: dict[str, str] | None = None,  # noqa: ARG003  published
+        network: Network | None = None,
+        **ignored: Any,  # noqa: ARG003  published
+    ) -> Sandbox:
+        """Starts a sandbox that lives for `timeout` seconds; errors as `mitos.create`."""
+        sandbox = _create_direct(template, api_key, base_url, network=network)
+        if timeout is not None:
+            try:
+                sandbox.set_timeout(timeout)
+            except BaseException:
+                sandbox.terminate()
+                raise
+        return cls(sandbox)
+
+    @classmethod
+    def connect(
+        cls, sandbox_id: str, api_key: str | None = None, base_url: str | None = None
+    ) -> Sandbox:
+        """A sandbox that runs already.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        return cls(SandboxServer.from_auth(api_key, base_url).connect(sandbox_id))
+
+    @classmethod
+    def list(cls, api_key: str | None = None, base_url: str | None = None) -> list[SandboxInfo]:
+        """The sandboxes that run."""
+        rows = SandboxServer.from_auth(api_key, base_url).list_sandboxes()
+        names = ("id", "template_id", "endpoint")
+        return [SandboxInfo(*(str(row.get(name) or "") for name in names)) for row in rows]
+
+    @property
+    def sandbox(self) -> DirectSandbox:
+        """The native handle."""
+        return self._sandbox
+
+    @property
+    def sandbox_id(self) -> str:
+        """The sandbox's id."""
+        return self._sandbox.id
+
+    def set_timeout(self, timeout: int) -> int:
+        """Sets how many seconds are left; the deadline in unix seconds."""
+        return self._sandbox.set_timeout(timeout)
+
+    def run_code(self, *args: Any, **kwargs: Any) -> Execution:
+        """Runs a cell; arguments as the native `run_code`."""
+        return self._sandbox.run_code(*args, **kwargs)
+
+    def get_host(self, port: int) -> str:
+        """A URL for a port inside."""
+        return self._sandbox.get_host(port)
+
+    def kill(self) -> None:
+        """Ends the sandbox."""
+        self._sandbox.terminate()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
