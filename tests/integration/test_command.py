@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import struct
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 import mitos
+from mitos import aio
 from tests.integration.conftest import Server
 
 pytestmark = pytest.mark.real
@@ -175,3 +177,25 @@ def test_two_hundred_commands_leave_nothing(sandbox: mitos.DirectSandbox) -> Non
     assert after[0] == before[0]
     assert after[1] < before[1] + (1 << 20)
     assert sandbox.commands() == []
+
+
+def test_the_asynchronous_form_does_the_same(server: Server, sandbox: mitos.DirectSandbox) -> None:
+    async def use() -> None:
+        box = aio.AsyncDirectSandbox(sandbox.id, "python", "", server.url, 0.0)
+        process = await box.exec_background("echo one; while [ ! -e go ]; do sleep 0.02; done")
+        assert process.running()
+        with pytest.raises(TimeoutError):
+            await process.wait(0.1)
+        await box.files.write("go", "")
+        assert (await process.wait(DEADLINE_S)).stdout == "one\n"
+        found = await box.command(process.id)
+        assert (await found.wait(DEADLINE_S)).stdout == "one\n"
+
+        endless = await box.exec_background("sleep 31415")
+        await endless.kill()
+        assert (await endless.wait(DEADLINE_S)).exit_code == -1
+        with pytest.raises(mitos.AgentRunError):
+            await box.command("never-started")
+        await aio.close_http_pools()
+
+    asyncio.run(use())
