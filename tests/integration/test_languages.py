@@ -193,6 +193,7 @@ def test_the_base_template_runs_bash_and_says_that_it_has_no_python(server: Serv
 def test_a_kernel_that_dies_in_a_cell_is_replaced(
     sandbox: DirectSandbox, language: str, die: str
 ) -> None:
+    sandbox.run_code("x=1", language=language)
     began = time.monotonic()
     execution = sandbox.run_code(die, language=language)
     took_s = time.monotonic() - began
