@@ -33,11 +33,15 @@ if TYPE_CHECKING:
     from mitos.sandbox import Sandbox
     from mitos.template import Template
     from mitos.types import (
+        Checkpoint,
         ExecResult,
         Execution,
         ExecutionError,
+        FileDiff,
         FileInfo,
+        Forked,
         ForkPolicy,
+        Kin,
         Network,
         Result,
     )
@@ -59,11 +63,16 @@ _NAMES = {
     "mitos.sandbox": ("Sandbox",),
     "mitos.template": ("Template",),
     "mitos.types": (
+        "Checkpoint",
         "ExecResult",
         "Execution",
         "ExecutionError",
+        "FileDiff",
         "FileInfo",
         "ForkPolicy",
+        "Forked",
+        "Forked",
+        "Kin",
         "Network",
         "Result",
     ),
@@ -73,15 +82,19 @@ _MODULES = ("aio", "direct", "errors", "guest", "pty", "sandbox", "subagent", "t
 
 __all__ = [
     "AgentRunError",
+    "Checkpoint",
     "DirectSandbox",
     "ExecResult",
     "Execution",
     "ExecutionDeadlineError",
     "ExecutionError",
+    "FileDiff",
     "FileInfo",
     "ForkPolicy",
+    "Forked",
     "GitSpec",
     "IdleTimeoutError",
+    "Kin",
     "Network",
     "NotFoundError",
     "RateLimitedError",

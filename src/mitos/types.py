@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from mitos.errors import AgentRunError
+
+_Sandbox = TypeVar("_Sandbox")
 
 __all__ = [
+    "Checkpoint",
     "CommandInfo",
     "ExecResult",
     "Execution",
     "ExecutionError",
+    "FileDiff",
     "FileInfo",
     "ForkInfo",
     "ForkPolicy",
+    "Forked",
+    "Kin",
     "Network",
     "PoolStatus",
     "Result",
@@ -219,6 +230,67 @@ class Network:
             if entries := getattr(self, name):
                 members[name] = list(entries)
         return members
+
+
+class Forked(list[_Sandbox]):
+    """The children of a fork, in the order of their ids.
+
+    Attributes:
+        errors: of a partial fork, why an id did not come up; otherwise empty.
+    """
+
+    def __init__(
+        self, children: Iterable[_Sandbox] = (), errors: dict[str, AgentRunError] | None = None
+    ) -> None:
+        super().__init__(children)
+        self.errors = errors or {}
+
+
+@dataclass(frozen=True)
+class Kin:
+    """One life in the family of forks that a sandbox belongs to. Times are unix seconds.
+
+    Attributes:
+        uid: names this life; an `id` can be used again.
+        parent_uid: the `uid` it was forked from; None for the first.
+        phase: as the sandbox's own, or `Ended`.
+        ended_at_unix: None while it lives.
+        reason: why it ended; None while it lives.
+    """
+
+    uid: str
+    id: str
+    parent_uid: str | None
+    template: str
+    created_at_unix: float
+    phase: str
+    ended_at_unix: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class FileDiff:
+    """Absolute paths that differ between two sandboxes, sorted."""
+
+    added: list[str]
+    removed: list[str]
+    modified: list[str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A snapshot kept of a sandbox.
+
+    Attributes:
+        id: for `restore`.
+        name: the label it was given; may be empty.
+        size_bytes: what it takes on the server's disk.
+    """
+
+    id: str
+    name: str
+    created_at: datetime
+    size_bytes: int
 
 
 @dataclass

@@ -147,3 +147,79 @@ async def test_an_idle_sandbox_ends_and_a_used_one_does_not(start_node: StartNod
     with pytest.raises(ApiError) as caught:
         node.guest("idle")
     assert ("idle_timeout", 410) == (caught.value.code, caught.value.status)
+
+
+async def test_a_partial_fork_keeps_what_came_up(node: Node, engine: FakeEngine) -> None:
+    await node.create("python", "one")
+    engine.fail_next = "restore"
+
+    outcomes = await node.fork_some("one", ["a", "b", "c"])
+
+    failed = [outcome for outcome in outcomes if isinstance(outcome, ApiError)]
+    assert ["internal"] == [error.code for error in failed]
+    assert 3 == len(node.list_sandboxes()) == len(engine.machines)
+
+
+async def test_too_many_checkpoints_are_refused(start_node: StartNode) -> None:
+    node = await start_node(max_checkpoints=1)
+    await node.create_template("python")
+    await node.create("python", "one")
+    await node.checkpoint("one", "first")
+
+    with pytest.raises(ApiError) as caught:
+        await node.checkpoint("one", "second")
+
+    assert "quota_exceeded" == caught.value.code
+    assert ["first"] == [record.name for record in node.list_checkpoints("one")]
+
+
+async def test_checkpoints_over_the_disk_limit_leave_nothing(start_node: StartNode) -> None:
+    node = await start_node(max_checkpoint_bytes=1)
+    await node.create_template("python")
+    await node.create("python", "one")
+
+    with pytest.raises(ApiError) as caught:
+        await node.checkpoint("one")
+
+    assert "quota_exceeded" == caught.value.code
+    assert [] == list((node.settings.home / "checkpoints").iterdir())
+
+
+async def test_a_failed_restore_leaves_the_sandbox_as_it_was(
+    node: Node, engine: FakeEngine
+) -> None:
+    await node.create("python", "one")
+    record = await node.checkpoint("one")
+    await output(node, "one", "echo after > /workspace/f")
+    engine.fail_next = "restore"
+
+    with pytest.raises(ApiError):
+        await node.restore("one", record.id)
+
+    assert "after\n" == await output(node, "one", "cat /workspace/f")
+    assert 1 == len(engine.machines)
+
+
+async def test_a_child_is_not_promoted_over_a_stranger(node: Node) -> None:
+    await node.create("python", "one")
+    await node.fork("one", ["child"])
+    await node.terminate("one")
+    await node.create("python", "one")
+
+    with pytest.raises(ApiError) as caught:
+        await node.promote("child")
+
+    assert 409 == caught.value.status
+    assert ["child", "one"] == [record.id for record in node.list_sandboxes()]
+
+
+async def test_a_child_of_an_ended_parent_takes_its_id(node: Node, engine: FakeEngine) -> None:
+    await node.create("python", "one")
+    await node.fork("one", ["child"])
+    await node.terminate("one")
+
+    await node.promote("child")
+
+    assert ["one"] == [record.id for record in node.list_sandboxes()]
+    assert "one\n" == await output(node, "one", "hostname")
+    assert 1 == len(engine.machines)

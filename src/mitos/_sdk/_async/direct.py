@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from mitos import pty as terminal
-from mitos._sdk import answer, failure, request, settings
+from mitos._sdk import answer, failure, request, settings, tree
 from mitos._sdk._async.command import AsyncFollower
 from mitos._sdk._async.http import AsyncHttp
 from mitos._sdk.folding import (
@@ -25,7 +25,18 @@ from mitos._sdk.folding import (
 )
 from mitos.background import AsyncBackgroundProcess
 from mitos.errors import AgentRunError, NotFoundError, TransportFailedError
-from mitos.types import CommandInfo, ExecResult, Execution, FileInfo, Network, Result
+from mitos.types import (
+    Checkpoint,
+    CommandInfo,
+    ExecResult,
+    Execution,
+    FileDiff,
+    FileInfo,
+    Forked,
+    Kin,
+    Network,
+    Result,
+)
 
 __all__ = ["AsyncDirectSandbox", "AsyncDirectSandboxFiles", "AsyncSandboxServer", "create"]
 
@@ -498,12 +509,15 @@ class AsyncDirectSandbox:
         self,
         n: int = 1,
         id: str | None = None,  # noqa: A002  published name
-    ) -> list[AsyncDirectSandbox]:
+        *,
+        partial: bool = False,
+    ) -> Forked[AsyncDirectSandbox]:
         """Copies the running sandbox: memory, processes and files, all children from one instant.
 
         Args:
             n: how many; 0 gives an empty list.
             id: the child's id; with n > 1 each gets a number behind it.
+            partial: keep the children that came up; the result's `errors` has the rest by id.
 
         Raises:
             AgentRunError: the server could not; then none is left, unless no answer came at all.
@@ -512,6 +526,8 @@ class AsyncDirectSandbox:
             >>> a, b = await sb.fork(2)
         """
         ids = request.child_ids(n, id)
+        if partial and ids:
+            return await self._fork_some(ids)
         made: list[AsyncDirectSandbox] = []
         try:
             while len(made) < len(ids):
@@ -524,7 +540,7 @@ class AsyncDirectSandbox:
                 with contextlib.suppress(AgentRunError):
                     await child.terminate()
             raise
-        return made
+        return Forked(made)
 
     async def _fork(self, ids: list[str]) -> list[dict[str, Any]]:
         """Asks for children; a server without the route for it may have the older one."""
@@ -559,6 +575,95 @@ class AsyncDirectSandbox:
     async def resume(self) -> None:
         """Lets a paused sandbox go on."""
         await self._http.call("POST", "/v1/resume", {"sandbox": self.id})
+
+    async def hibernate(self) -> None:
+        """Writes the sandbox to the server's disk and frees its memory; the next call wakes it.
+
+        Raises:
+            AgentRunError: calls are open on it, or the server could not; it goes on as it was.
+        """
+        await self._http.fork(f"/v1/sandboxes/{self.id}/hibernate", {}, request.new_key())
+
+    async def tree(self) -> list[Kin]:
+        """Everybody related to this sandbox by forks, the ended included; oldest first."""
+        reply = await self._http.call("GET", f"/v1/sandboxes/{self.id}/tree")
+        return tree.tree(reply, self._http.api_key)
+
+    async def checkpoint(self, name: str = "") -> Checkpoint:
+        """Keeps a snapshot to go back to; the sandbox goes on.
+
+        Args:
+            name: a label of at most 256 characters.
+
+        Raises:
+            AgentRunError: `quota_exceeded` when it has as many as it may.
+
+        Example:
+            >>> before = await sb.checkpoint("before the upgrade")
+            >>> await sb.restore(before)
+        """
+        path = f"/v1/sandboxes/{self.id}/checkpoints"
+        reply = await self._http.fork(path, {"name": name}, request.new_key())
+        return tree.checkpoint(reply, self._http.api_key)
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints of this sandbox, oldest first."""
+        reply = await self._http.call("GET", f"/v1/sandboxes/{self.id}/checkpoints")
+        return tree.checkpoints(reply, self._http.api_key)
+
+    async def delete_checkpoint(self, checkpoint: Checkpoint | str) -> None:
+        """Removes a checkpoint, given whole or by its id.
+
+        Raises:
+            NotFoundError: it has no such checkpoint.
+        """
+        path = f"/v1/sandboxes/{self.id}/checkpoints/{tree.checkpoint_id(checkpoint)}"
+        await self._http.call("DELETE", path)
+
+    async def restore(self, checkpoint: Checkpoint | str) -> None:
+        """Puts the sandbox back to a checkpoint, given whole or by its id; it keeps its own id.
+
+        Calls that are open on it end with `canceled`.
+
+        Raises:
+            NotFoundError: it has no such checkpoint.
+        """
+        body = {"checkpoint": tree.checkpoint_id(checkpoint)}
+        await self._http.fork(f"/v1/sandboxes/{self.id}/restore", body, request.new_key())
+
+    async def diff(self, other: AsyncDirectSandbox | str) -> FileDiff:
+        """The files a relative has added, removed and modified, seen from this sandbox.
+
+        Args:
+            other: a sandbox of the same family, or its id.
+
+        Example:
+            >>> a, b = await sb.fork(2)
+            >>> await b.files.write("/workspace/new", "")
+            >>> (await a.diff(b)).added
+            ['/workspace/new']
+        """
+        other_id = other if isinstance(other, str) else other.id
+        path = f"/v1/sandboxes/{self.id}/diff?with={request.checked_id(other_id)}"
+        reply = await self._http.call("GET", path, timeout_s=FILE_TIMEOUT_S)
+        return tree.diff(reply, self._http.api_key)
+
+    async def promote(self) -> None:
+        """Takes the parent's id, and the parent ends; this handle then has that id.
+
+        Raises:
+            AgentRunError: it has no parent, is paused, or another sandbox has that id.
+        """
+        path = f"/v1/sandboxes/{self.id}/promote"
+        reply = await self._http.fork(path, {}, request.new_key())
+        self.id = answer.descriptor(reply, self._http.api_key)["id"]
+        self.files = AsyncDirectSandboxFiles(self.id, self._http)
+
+    async def _fork_some(self, ids: list[str]) -> Forked[AsyncDirectSandbox]:
+        body = {**request.fork_body(self.template, ids), "ids": ids, "partial": True}
+        reply = await self._http.fork(f"/v1/sandboxes/{self.id}/fork", body, request.new_key())
+        made, errors = tree.partial(reply, self._http.api_key)
+        return Forked([AsyncDirectSandbox._of(row, self._http) for row in made], errors)
 
     async def get_host(self, port: int = 80) -> str:
         """A signed URL that reaches a port inside the sandbox.
@@ -603,14 +708,18 @@ class AsyncDirectSandbox:
         """The same as `pty`, under its other published name."""
         return await self.pty(on_data, cols, rows)
 
-    async def terminate(self) -> None:
+    async def terminate(self, *, subtree: bool = False) -> None:
         """Ends the sandbox; one that is gone already is fine.
+
+        Args:
+            subtree: also ends every sandbox that was forked from it, and from those.
 
         Raises:
             TransportFailedError: the server could not be reached.
         """
         try:
-            await self._http.call("DELETE", f"/v1/sandboxes/{self.id}")
+            query = "?subtree=true" if subtree else ""
+            await self._http.call("DELETE", f"/v1/sandboxes/{self.id}{query}")
         except TransportFailedError:
             raise
         except AgentRunError:
