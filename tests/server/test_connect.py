@@ -15,8 +15,6 @@ from tests.server.calling import END_STREAM, JSON_STREAM, SERVICE, envelope
 from tests.server.serving import Server
 
 UNARY = ["List", "Stat", "Mkdir", "Remove", "Processes", "Signal"]
-LATER_UNARY = ["Fork", "Checkpoint", "ExtendLifetime", "Budget"]
-LATER_STREAMS = ["Archive", "Watch", "PortForward", "Upload"]
 
 
 # Refusals by HTTP
@@ -325,21 +323,6 @@ def test_a_timeout_over_the_ceiling_is_refused(server: Server, sandbox: str) -> 
 
 def test_a_timeout_at_the_ceiling_is_fine(server: Server, sandbox: str) -> None:
     assert 0 == calling.run(server, sandbox, "true", timeoutSeconds=86_400)[2]
-
-
-@pytest.mark.parametrize("method", LATER_UNARY)
-def test_what_is_not_served_yet_says_so(server: Server, sandbox: str, method: str) -> None:
-    answer = calling.unary(server, method, sandbox, {})
-
-    assert (501, "unimplemented") == (answer.status_code, answer.json()["code"])
-
-
-@pytest.mark.parametrize("method", LATER_STREAMS)
-def test_streams_that_are_not_served_yet_say_so(server: Server, sandbox: str, method: str) -> None:
-    answer = calling.stream(server, method, sandbox, {})
-
-    assert 200 == answer.status_code
-    assert "unimplemented" == calling.messages(answer.content)[1]["error"]["code"]
 
 
 def test_a_bug_is_internal_and_tells_nothing(

@@ -8,6 +8,7 @@ bounded. What a crash left without a row in the ledger is removed at the next st
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import shutil
@@ -146,6 +147,16 @@ class Shelf:
     def discard(self, checkpoint_id: str) -> None:
         """Removes the folder of a checkpoint that did not come to be."""
         shutil.rmtree(self._directory / checkpoint_id, ignore_errors=True)
+
+
+def digest(snapshot: Snapshot) -> str:
+    """SHA-256 over the names and contents of a snapshot's files, in hex. Takes a while."""
+    total = hashlib.sha256()
+    for file in sorted(snapshot.directory.iterdir()):
+        with file.open("rb") as content:
+            part = hashlib.file_digest(content, "sha256").digest()
+        total.update(file.name.encode() + b"\0" + part)
+    return total.hexdigest()
 
 
 def _record(checkpoint_id: str, body: str) -> CheckpointRecord:

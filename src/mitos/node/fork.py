@@ -14,8 +14,9 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from mitos.engine.base import Blank, Engine, EngineError, MachineSpec, Snapshot
 from mitos.node.guest import Guest
@@ -122,15 +123,22 @@ class Forker:
         except ConnectionError as exc:
             raise unknown_sandbox(source.id) from exc
 
-    async def fork(self, source: Sandbox, child_ids: Sequence[str]) -> list[Launched]:
+    async def fork(
+        self, source: Sandbox, child_ids: Sequence[str], environment: Mapping[str, str]
+    ) -> list[Launched]:
         """Copies of the source, all from one instant, in the order of the ids; all or none.
+
+        Args:
+            source: goes on as it was.
+            child_ids: one for each copy.
+            environment: variables that the copies get over the source's.
 
         Raises:
             ApiError: one did not come up.
         """
         async with self._copies(source, len(child_ids)) as (blanks, snapshot):
             makers = [
-                functools.partial(self._restore, blank, snapshot, child_id)
+                functools.partial(self._restore, blank, snapshot, child_id, environment)
                 for blank, child_id in zip(blanks, child_ids, strict=True)
             ]
             with engine_errors(f"{source.id} could not be forked"):
@@ -181,12 +189,18 @@ class Forker:
             for blank in await blanks:
                 await self._engine.destroy(blank)
 
-    async def _restore(self, blank: Blank, snapshot: Snapshot, sandbox_id: str) -> Launched:
+    async def _restore(
+        self,
+        blank: Blank,
+        snapshot: Snapshot,
+        sandbox_id: str,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Launched:
         return await restore(
             self._engine,
             blank,
             snapshot,
-            identity=make_identity(sandbox_id, os.urandom),
+            identity=make_identity(sandbox_id, os.urandom, environment),
             deadline_s=self._settings.handshake_deadline_s,
         )
 

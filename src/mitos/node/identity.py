@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from mitos.wire.errors import ApiError
 from mitos.wire.link import Fields, Tag
@@ -64,7 +65,11 @@ def hostname(sandbox_id: str) -> str:
     return sandbox_id.replace("_", "-").strip("-").lower()
 
 
-def make_identity(sandbox_id: str, random_bytes: Callable[[int], bytes]) -> Identity:
+def make_identity(
+    sandbox_id: str,
+    random_bytes: Callable[[int], bytes],
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Identity:
     """A new identity; `random_bytes` must be cryptographically strong."""
     return Identity(
         sandbox_id=sandbox_id,
@@ -72,4 +77,5 @@ def make_identity(sandbox_id: str, random_bytes: Callable[[int], bytes]) -> Iden
         entropy=random_bytes(ENTROPY_SIZE),
         machine_id=random_bytes(16).hex(),
         token=random_bytes(32).hex(),
+        environment=environment,
     )

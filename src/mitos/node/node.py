@@ -17,16 +17,17 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from types import MappingProxyType
 
 from mitos.engine.base import Engine, EngineError, MachineEnd, Resources
 from mitos.host import lock
 from mitos.images.store import ImageStore
-from mitos.node import vitals
+from mitos.node import checkpoint, vitals
 from mitos.node.checkpoint import CheckpointRecord, Shelf
 from mitos.node.deadline import Reaper
 from mitos.node.diff import FileDiff, compare
@@ -214,11 +215,16 @@ class Node:
             return record
 
     async def fork(
-        self, source_id: str, child_ids: Sequence[str], *, idempotency_key: str | None = None
+        self,
+        source_id: str,
+        child_ids: Sequence[str],
+        *,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        idempotency_key: str | None = None,
     ) -> list[SandboxRecord]:
         """Copies a sandbox, all children from one instant; the source goes on as it was.
 
-        Children of a paused or hibernated sandbox run.
+        Children of a paused or hibernated sandbox run. `environment` is over the source's.
 
         Raises:
             ApiError: as `create`; no child exists when it is raised.
@@ -229,7 +235,7 @@ class Node:
             source = self._sandbox(source_id)
             with self._reserve(child_ids), self._pool.foreground():
                 started = time.perf_counter()
-                launched = await self._forker.fork(source, child_ids)
+                launched = await self._forker.fork(source, child_ids, environment)
                 records = [
                     self._add_child(child, child_id, source, started)
                     for child, child_id in zip(launched, child_ids, strict=True)
@@ -409,6 +415,16 @@ class Node:
                 )
                 undo.pop_all()
             return record
+
+    async def checkpoint_digest(self, sandbox_id: str, checkpoint_id: str) -> str:
+        """SHA-256 of a checkpoint's files, in hex.
+
+        Raises:
+            ApiError: `not_found`.
+        """
+        uid, snapshot_format = self._sandbox(sandbox_id).uid, self.engine.snapshot_format
+        snapshot = self._shelf.find(uid, checkpoint_id, snapshot_format)
+        return await asyncio.to_thread(checkpoint.digest, snapshot)
 
     def list_checkpoints(self, sandbox_id: str) -> list[CheckpointRecord]:
         """The checkpoints of a sandbox, oldest first.

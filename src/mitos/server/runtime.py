@@ -1,7 +1,7 @@
 """The runtime service `sandbox.v1.Sandbox`: each RPC as a call on a sandbox's agent.
 
 Connect itself (framing, codecs, compression, deadlines) is the `connectrpc` runtime's; this file
-turns messages into calls and answers into messages. RPCs that are not here answer `unimplemented`.
+turns messages into calls and answers into messages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from protobuf import Oneof
 from mitos.node import vitals
 from mitos.node.guest import Command, CommandExit, ExecRequest, FileEntry, Guest, Terminal, Tunnel
 from mitos.node.node import Node, check_timeout
-from mitos.server import stream
+from mitos.server import lineage, stream
 from mitos.server.command import CommandCall
 from mitos.server.errors import connect_error, internal_error
 from mitos.server.settings import ServerSettings
@@ -166,6 +166,26 @@ class RuntimeService(Sandbox):
             async with aclosing(samples):
                 async for sample in samples:
                     yield _guest_vitals(sample)
+
+    async def fork(self, request: pb.ForkRequest, ctx: _Context, /) -> pb.Operation:
+        """Makes siblings of the sandbox."""
+        with _connect_errors():
+            return await lineage.fork(self._node, self._sandbox_id(ctx), request)
+
+    async def checkpoint(self, request: pb.CheckpointRequest, ctx: _Context, /) -> pb.Revision:
+        """Keeps a snapshot of the sandbox."""
+        with _connect_errors():
+            return await lineage.checkpoint(self._node, self._sandbox_id(ctx), request)
+
+    async def extend_lifetime(self, request: pb.ExtendRequest, ctx: _Context, /) -> pb.Lease:
+        """Moves the sandbox's deadline."""
+        with _connect_errors():
+            return lineage.extend_lifetime(self._node, self._sandbox_id(ctx), request)
+
+    async def budget(self, _request: pb.BudgetRequest, ctx: _Context, /) -> pb.BudgetStatus:
+        """What is left of the server's bounds."""
+        with _connect_errors():
+            return lineage.budget(self._node, self._sandbox_id(ctx))
 
     async def port_forward(
         self, request: AsyncIterator[pb.Frame], ctx: _Context, /

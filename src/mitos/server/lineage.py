@@ -1,0 +1,76 @@
+"""A sandbox's own calls on its life: Fork, Checkpoint, ExtendLifetime, Budget.
+
+The published servers answer these `unimplemented`; what ours answer is said in spec/additions.md.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from mitos.node.node import Node
+from mitos.wire._generated.sandbox.v1 import sandbox_pb as pb
+from mitos.wire.errors import ApiError
+
+__all__ = ["budget", "checkpoint", "extend_lifetime", "fork"]
+
+MAX_FORK = 64
+"""Siblings of one call."""
+
+
+async def fork(node: Node, sandbox_id: str, request: pb.ForkRequest) -> pb.Operation:
+    """Makes siblings, all from one instant; the operation's name is their ids, comma-separated.
+
+    Raises:
+        ApiError: `invalid_input` for a count out of range or a bad variable.
+    """
+    if not 1 <= request.count <= MAX_FORK:
+        raise ApiError("invalid_input", f"count must be from 1 to {MAX_FORK}")
+    environment = {variable.key: variable.value for variable in request.env}
+    if any(not key or "=" in key or "\0" in key + value for key, value in environment.items()):
+        raise ApiError("invalid_input", "a variable's name is empty or holds '=', or one a NUL")
+    child_ids = [f"sandbox-{secrets.token_hex(4)}" for _ in range(request.count)]
+    await node.fork(sandbox_id, child_ids, environment=environment)
+    return pb.Operation(name=",".join(child_ids), done=True)
+
+
+async def checkpoint(node: Node, sandbox_id: str, request: pb.CheckpointRequest) -> pb.Revision:
+    """Keeps a snapshot of the sandbox under the message as its label.
+
+    Raises:
+        ApiError: `invalid_input` for a workspace: this server has none.
+    """
+    if request.workspace:
+        raise ApiError("invalid_input", "this server has no workspaces; leave it empty")
+    kept = await node.checkpoint(sandbox_id, request.message)
+    digest = await node.checkpoint_digest(sandbox_id, kept.id)
+    return pb.Revision(name=kept.id, digest=f"sha256:{digest}")
+
+
+def extend_lifetime(node: Node, sandbox_id: str, request: pb.ExtendRequest) -> pb.Lease:
+    """Moves the deadline; one that has none gets it from now on.
+
+    Raises:
+        ApiError: `invalid_input`, `timeout_too_large`.
+    """
+    if request.additional_seconds <= 0:
+        raise ApiError("invalid_input", "additional_seconds must be at least 1")
+    deadline = node.get_sandbox(sandbox_id).deadline_unix
+    left_s = 0 if deadline is None else max(0, deadline - int(time.time()))
+    extended = node.set_timeout(sandbox_id, left_s + request.additional_seconds)
+    return pb.Lease(expires_at_unix=extended)
+
+
+def budget(node: Node, sandbox_id: str) -> pb.BudgetStatus:
+    """What is left of the server's own bounds, in sandboxes, checkpoints and seconds."""
+    settings, deadline = node.settings, node.get_sandbox(sandbox_id).deadline_unix
+    left_s = 0 if deadline is None else max(0, deadline - int(time.time()))
+    return pb.BudgetStatus(
+        fork=_allowance(len(node.list_sandboxes()), settings.max_sandboxes),
+        checkpoint=_allowance(len(node.list_checkpoints(sandbox_id)), settings.max_checkpoints),
+        lifetime_extension=_allowance(left_s, settings.max_timeout_s),
+    )
+
+
+def _allowance(used: int, limit: int) -> pb.Allowance:
+    return pb.Allowance(remaining=max(0, limit - used), limit=limit)
