@@ -194,7 +194,10 @@ def main() -> None:
         heading = (
             f"# Runtime\n\n`bench/runtime.py --rounds {options.rounds}`, {date}. {machine()}.\n"
         )
-        note = "Milliseconds. Bare spawn: `/bin/sh -c true` from Python inside the sandbox.\n"
+        load = f"Load average when it ended: {os.getloadavg()[1]:.0f}.\n"
+        note = (
+            f"{load}Milliseconds. Bare spawn: `/bin/sh -c true` from Python inside the sandbox.\n"
+        )
         options.record.write_text(f"{heading}{note}\n{result}\n")
 
 
