@@ -13,7 +13,10 @@ import pytest
 
 import mitos
 import mitos.aio
+from mitos.server.settings import PreviewSettings, ServerSettings
+from tests.sdk.recorder import Recorder
 from tests.sdk.scripted import ScriptedServer, scripted_server
+from tests.server.serving import Server, serving
 
 KEY = "mitos_live_0123456789abcdef"
 
@@ -96,3 +99,19 @@ def server() -> Iterator[ScriptedServer]:
 def sandbox(sdk: Sdk, server: ScriptedServer) -> Any:
     """A handle of a sandbox of the scripted server."""
     return sdk.handle(server.url)
+
+
+@pytest.fixture(scope="session")
+def recorder() -> Recorder:
+    """What the observed server was asked."""
+    return Recorder()
+
+
+@pytest.fixture(scope="session")
+def observed(tmp_path_factory: pytest.TempPathFactory, recorder: Recorder) -> Iterator[Server]:
+    """A real server with real sandboxes that records every request."""
+    settings = ServerSettings(preview=PreviewSettings("https://preview.test", b"0123456789abcdef"))
+    with serving(
+        tmp_path_factory.mktemp("observed"), settings=settings, wrap=recorder.around
+    ) as running:
+        yield running

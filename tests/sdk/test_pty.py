@@ -25,6 +25,7 @@ from mitos._sdk.framing import END_STREAM, FrameReader, decode_bytes, encode_byt
 from mitos.pty import AsyncPtyHandle, PtyHandle
 from tests.sdk.conftest import KEY, Sdk
 from tests.sdk.scripted import DEADLINE_S
+from tests.server.waiting import until
 
 ROUTE = "/sandbox.v1.Sandbox/Exec"
 
@@ -221,6 +222,7 @@ def test_kill_ends_the_session_without_an_exit_code(sdk: Sdk, shell: Shell) -> N
     sdk.run(terminal.kill())
 
     assert -1 == sdk.run(terminal.wait())
+    until(lambda: shell.sessions)
     assert shell.sessions[0].has_ended.wait(DEADLINE_S)
     with pytest.raises((websocket.WebSocketConnectionClosedException, ConnectionClosed)):
         sdk.run(terminal.send_input(b"x"))

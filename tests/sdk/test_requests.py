@@ -7,17 +7,14 @@ contract's: members by route, messages by call. What goes beyond it is named as 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tests.sdk.conftest import Sdk
+from tests.sdk.recorder import Recorded, Recorder
 from tests.server.calling import SERVICE, envelopes
-from tests.server.serving import Server, serving
+from tests.server.serving import Server
 from tests.server.transport import SHAPES
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
@@ -46,61 +43,6 @@ HANDSHAKE = {"upgrade", "origin", "sec-websocket-key", "sec-websocket-version"} 
     "sec-websocket-extensions",
 }
 IDEMPOTENT = {"/v1/templates", "/v1/fork", "/v1/sandboxes/*/fork"}
-
-
-@dataclass
-class Recorded:
-    """A request as it came in."""
-
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]
-    body: bytes = b""
-
-    @property
-    def route(self) -> tuple[str, str]:
-        """The route, ids left out."""
-        return self.method, re.sub(r"^(/v1/sandboxes/)[^/]+", r"\1*", self.path)
-
-
-class Recorder:
-    """Keeps every request, and hands it on."""
-
-    def __init__(self) -> None:
-        self.requests: list[Recorded] = []
-
-    def around(self, application: ASGIApp) -> ASGIApp:
-        """The application, observed."""
-
-        async def observed(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] not in ("http", "websocket"):
-                await application(scope, receive, send)
-                return
-            headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-            query = scope["query_string"].decode()
-            entry = Recorded(scope.get("method", "GET"), scope["path"], query, headers)
-            self.requests.append(entry)
-
-            async def heard() -> Message:
-                message = await receive()
-                entry.body += message.get("body", b"")
-                return message
-
-            await application(scope, heard, send)
-
-        return observed
-
-
-@pytest.fixture(scope="module")
-def recorder() -> Recorder:
-    return Recorder()
-
-
-@pytest.fixture(scope="module")
-def observed(tmp_path_factory: pytest.TempPathFactory, recorder: Recorder) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("observed"), wrap=recorder.around) as running:
-        yield running
 
 
 def use_everything(sdk: Sdk, url: str) -> None:
