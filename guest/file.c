@@ -274,15 +274,40 @@ static int follow_links(char **path)
 	return ELOOP;
 }
 
-static char *temporary_name(const char *path)
+#define TEMPORARY_PREFIX ".mitos-"
+#define NEW_SUFFIX ".partial"
+#define REPLACEMENT_SUFFIX ".replacement"
+
+static bool ends_with(const char *text, const char *suffix)
+{
+	size_t length = strlen(text), wanted = strlen(suffix);
+	return length >= wanted && strcmp(text + length - wanted, suffix) == 0;
+}
+
+bool file_is_replacement(const char *path)
+{
+	return strncmp(base_name(path), TEMPORARY_PREFIX, strlen(TEMPORARY_PREFIX)) == 0 &&
+	       ends_with(path, REPLACEMENT_SUFFIX);
+}
+
+bool file_is_temporary(const char *path)
+{
+	return file_is_replacement(path) ||
+	       (strncmp(base_name(path), TEMPORARY_PREFIX, strlen(TEMPORARY_PREFIX)) == 0 &&
+		ends_with(path, NEW_SUFFIX));
+}
+
+/* The suffix tells a watcher whether the rename at the end makes a file or changes one. */
+static char *temporary_name(const char *path, bool exists)
 {
 	uint64_t random;
 	if (getrandom(&random, sizeof random, 0) != sizeof random)
 		random = (uint64_t)clock_ns();
 	size_t keep = (size_t)(base_name(path) - path);
-	char *name = must_allocate(keep + 40);
+	char *name = must_allocate(keep + 48);
 	memcpy(name, path, keep);
-	snprintf(name + keep, 40, ".mitos-%016llx.partial", (unsigned long long)random);
+	snprintf(name + keep, 48, TEMPORARY_PREFIX "%016llx%s", (unsigned long long)random,
+		 exists ? REPLACEMENT_SUFFIX : NEW_SUFFIX);
 	return name;
 }
 
@@ -304,7 +329,7 @@ static int open_target(struct job *job)
 	}
 	if (!exists && (error = make_parents(job->path)))
 		return error;
-	char *temporary = temporary_name(job->path);
+	char *temporary = temporary_name(job->path, exists);
 	job->descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (job->descriptor < 0) {
 		error = errno;

@@ -9,6 +9,7 @@
  *     file.c     READ_FILE WRITE_FILE LIST STAT MKDIR       remove.c  REMOVE
  *     cell.c     RUN_CODE        kernel.c   the processes that run it: message.c what they say, capture.c print
  *     identity.c IDENTIFY        hook.c     what runs after a fork, environment.c  the variables all share
+ *     watch.c    WATCH
  *     vitals.c   PROCESSES SIGNAL VITALS                    table.c  what /proc says
  *     relay.c    DIAL
  *
@@ -26,6 +27,7 @@
 #include "remove.h"
 #include "stream.h"
 #include "vitals.h"
+#include "watch.h"
 
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -53,6 +55,7 @@ const struct operation *const operations[] = {
 	[OPERATION_PROCESSES] = &processes_operation,
 	[OPERATION_SIGNAL] = &signal_operation,
 	[OPERATION_VITALS] = &vitals_operation,
+	[OPERATION_WATCH] = &watch_operation,
 	[OPERATION_DIAL] = &dial_operation,
 	[OPERATION_ATTACH] = &attach_operation,
 	[OPERATION_COMMANDS] = &commands_operation,
@@ -102,6 +105,7 @@ static void prepare_operations(void)
 	kernel_prepare();
 	identity_prepare();
 	vitals_prepare();
+	watch_prepare();
 	relay_prepare();
 }
 
@@ -113,6 +117,7 @@ static void pump_operations(void)
 	kernel_pump();
 	identity_pump();
 	vitals_pump();
+	watch_pump();
 	relay_pump();
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import errno
 import stat
 from collections.abc import (
@@ -40,6 +41,7 @@ from mitos.node.process import MAX_INT32, ProcessReading
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.link import (
     PAYLOAD_LIMIT,
+    EntryDecoder,
     Fields,
     KernelEvent,
     KernelEventDecoder,
@@ -55,6 +57,8 @@ _T = TypeVar("_T")
 
 __all__ = [
     "NO_KERNEL_EXIT_CODE",
+    "Change",
+    "ChangeKind",
     "Command",
     "CommandExit",
     "CommandInfo",
@@ -96,6 +100,25 @@ class FileEntry:
     def is_directory(self) -> bool:
         """True for a directory; False for a link to one."""
         return stat.S_ISDIR(self.mode)
+
+
+class ChangeKind(enum.IntEnum):
+    """What happened to a path."""
+
+    READY = 0
+    CREATE = 1
+    MODIFY = 2
+    DELETE = 3
+    RENAME = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that happened in a watched directory; `new_path` is for `RENAME` only."""
+
+    kind: ChangeKind
+    path: str
+    new_path: str = ""
 
 
 class Tunnel:
@@ -214,9 +237,12 @@ class Guest:
                 raise unknown_command(command_id)
             _check(closed, "")
 
-    async def read_file(self, path: str, *, offset: int = 0) -> AsyncGenerator[bytes]:
-        """The file's content in chunks of at most 64 KiB."""
+    async def read_file(
+        self, path: str, *, offset: int = 0, size: int = 0
+    ) -> AsyncGenerator[bytes]:
+        """At most `size` bytes of the file, 0 for all, in chunks of at most 64 KiB."""
         fields = Fields().text(Tag.PATH, _path(path)).uint(Tag.OFFSET, offset)
+        fields.uint(Tag.SIZE, size)
         async with self._stream(Operation.READ_FILE, fields) as stream:
             while (chunk := await _step(stream.read())) is not None:
                 yield chunk[1]
@@ -232,21 +258,42 @@ class Guest:
             await _step(stream.send_eof())
             return _check(await _step(stream.finish()), path).get_uint(Tag.SIZE)
 
-    async def list_directory(self, path: str) -> list[FileEntry]:
-        """The entries, sorted by name; for a path that is no directory, that one entry."""
+    async def list_directory(self, path: str, *, exact: bool = False) -> list[FileEntry]:
+        """The entries, sorted by name; for a path that is no directory, that one entry.
+
+        With `exact`, bytes of names that are not UTF-8 come as lone surrogates, which name the file
+        in later calls.
+        """
         fields = Fields().text(Tag.PATH, _path(path))
         async with self._stream(Operation.LIST, fields) as stream:
             listing = await _listing(stream, f"listing of {path!r}")
             _check(await stream.finish(), path)
-            return [_entry(entry) for entry in decode_entries(listing)]
+            return [_entry(entry, exact=exact) for entry in decode_entries(listing)]
 
     async def stat(self, path: str) -> FileEntry:
         """What is at the path, links not followed."""
         return _entry(await self._call(Operation.STAT, Fields().text(Tag.PATH, _path(path)), path))
 
-    async def make_directory(self, path: str) -> None:
-        """Makes the directory and its parents; an existing one is fine."""
-        await self._call(Operation.MKDIR, Fields().text(Tag.PATH, _path(path)), path)
+    async def make_directory(self, path: str, *, mode: int = 0) -> None:
+        """Makes the directory and its parents; an existing one is fine and keeps its mode."""
+        fields = Fields().text(Tag.PATH, _path(path)).uint(Tag.MODE, mode & 0o7777)
+        await self._call(Operation.MKDIR, fields, path)
+
+    async def watch(self, path: str, *, recursive: bool) -> AsyncGenerator[Change]:
+        """What changes in a directory from now on; the first is `READY`, once nothing is missed.
+
+        Ends when the directory is removed. Names that are not UTF-8 are shown with U+FFFD.
+
+        Raises:
+            ApiError: `file_failed`, also when more happened than could be kept.
+        """
+        fields = Fields().text(Tag.PATH, _path(path)).uint(Tag.RECURSIVE, int(recursive))
+        decoder = EntryDecoder()
+        async with self._stream(Operation.WATCH, fields) as stream:
+            while (chunk := await stream.read()) is not None:
+                for entry in decoder.feed(chunk[1]):
+                    yield _change(entry)
+            _check(await stream.finish(), path)
 
     async def remove(self, path: str, *, recursive: bool = True) -> None:
         """Removes a file or tree; a missing path is fine."""
@@ -413,14 +460,24 @@ def _stalled() -> ApiError:
     )
 
 
-def _entry(fields: Fields) -> FileEntry:
+def _change(fields: Fields) -> Change:
+    try:
+        kind = ChangeKind(fields.get_uint(Tag.CHANGE))
+    except ValueError as exc:
+        raise LinkError(str(exc)) from None
+    new_path = _shown(fields.get_text(Tag.NEW_PATH))
+    return Change(kind, _shown(fields.get_text(Tag.PATH)), new_path)
+
+
+def _entry(fields: Fields, *, exact: bool = False) -> FileEntry:
+    shown = str if exact else _shown
     return FileEntry(
-        name=_shown(fields.get_text(Tag.NAME)),
-        path=_shown(fields.get_text(Tag.PATH)),
+        name=shown(fields.get_text(Tag.NAME)),
+        path=shown(fields.get_text(Tag.PATH)),
         mode=fields.get_uint(Tag.MODE),
         size=fields.get_uint(Tag.SIZE),
         modified_at_unix=fields.get_int(Tag.MTIME),
-        link_target=_shown(fields.get_text(Tag.LINK_TARGET)),
+        link_target=shown(fields.get_text(Tag.LINK_TARGET)),
     )
 
 
@@ -443,6 +500,7 @@ _CONNECT_OF_ERRNO = {
     errno.ENAMETOOLONG: ConnectCode.INVALID_ARGUMENT,
     errno.ENOSPC: ConnectCode.RESOURCE_EXHAUSTED,
     errno.EDQUOT: ConnectCode.RESOURCE_EXHAUSTED,
+    errno.ENOBUFS: ConnectCode.RESOURCE_EXHAUSTED,
     errno.ENOMEM: ConnectCode.RESOURCE_EXHAUSTED,
     errno.EFBIG: ConnectCode.RESOURCE_EXHAUSTED,
 }

@@ -16,10 +16,19 @@ from connectrpc.errors import ConnectError
 from connectrpc.request import RequestContext
 from protobuf import Oneof
 
-from mitos.node import vitals
-from mitos.node.guest import Command, CommandExit, ExecRequest, FileEntry, Guest, Terminal, Tunnel
+from mitos.node import tar, vitals
+from mitos.node.guest import (
+    ChangeKind,
+    Command,
+    CommandExit,
+    ExecRequest,
+    FileEntry,
+    Guest,
+    Terminal,
+    Tunnel,
+)
 from mitos.node.node import Node, check_timeout
-from mitos.server import lineage, stream
+from mitos.server import lineage, listing, stream
 from mitos.server.command import CommandCall
 from mitos.server.errors import connect_error, internal_error
 from mitos.server.settings import ServerSettings
@@ -124,13 +133,60 @@ class RuntimeService(Sandbox):
     async def list(self, request: pb.ListRequest, ctx: _Context, /) -> pb.ListResponse:
         """The entries of a directory, or the one of a file."""
         with self._guest(ctx) as guest:
-            entries = await guest.list_directory(request.parent)
-            return pb.ListResponse(entries=[_file_info(entry) for entry in entries])
+            entries, token = listing.page(
+                await guest.list_directory(request.parent),
+                size=request.page_size,
+                token=request.page_token,
+                wanted=request.filter,
+            )
+            infos = [_file_info(entry) for entry in entries]
+            return pb.ListResponse(entries=infos, next_page_token=token)
 
     async def stat(self, request: pb.StatRequest, ctx: _Context, /) -> pb.FileInfo:
         """What is at a path, links not followed."""
         with self._guest(ctx) as guest:
             return _file_info(await guest.stat(request.path))
+
+    async def archive(
+        self, request: pb.ArchiveRequest, ctx: _Context, /
+    ) -> AsyncGenerator[pb.Chunk]:
+        """A tree of `/workspace` as tar; the last message has `eof`."""
+        with self._guest(ctx) as guest:
+            if request.direction != pb.ArchiveRequest.Direction.DOWNLOAD:
+                raise ApiError("invalid_input", "the direction of Archive must be DOWNLOAD")
+            async with aclosing(tar.archive(guest, tar.workspace_path(request.path))) as chunks:
+                async for chunk in chunks:
+                    for piece in _pieces(chunk):
+                        yield pb.Chunk(data=piece)
+            yield pb.Chunk(eof=True)
+
+    async def upload(
+        self, request: AsyncIterator[pb.UploadRequest], ctx: _Context, /
+    ) -> pb.UploadResult:
+        """Unpacks a tar below a folder of `/workspace`."""
+        with self._guest(ctx) as guest:
+            opened = await stream.first(request, "open")
+            dest = tar.workspace_path(opened.dest)
+            written = await tar.upload(guest, dest, _tar_chunks(request))
+            return pb.UploadResult(bytes_written=written)
+
+    async def watch(self, request: pb.WatchRequest, ctx: _Context, /) -> AsyncGenerator[pb.FsEvent]:
+        """What changes in a folder of `/workspace`, until the caller goes away.
+
+        With the header `X-Mitos-Watch-Ready` the first event has no kind and says that from now on
+        nothing is missed.
+        """
+        ready = bool(ctx.request_headers.get("x-mitos-watch-ready"))
+        with self._guest(ctx) as guest:
+            path = tar.workspace_path(request.path)
+            async with aclosing(guest.watch(path, recursive=request.recursive)) as changes:
+                async for change in changes:
+                    if ready or change.kind is not ChangeKind.READY:
+                        yield pb.FsEvent(
+                            kind=pb.FsEvent.Kind(change.kind),
+                            path=change.path,
+                            new_path=change.new_path,
+                        )
 
     async def mkdir(self, request: pb.MkdirRequest, ctx: _Context, /) -> pb.MkdirResponse:
         """Makes a directory and its parents."""
@@ -454,6 +510,12 @@ def _guest_vitals(sample: vitals.Vitals) -> pb.GuestVitals:
         mem_total_bytes=sample.memory_total_bytes,
         process_count=sample.process_count,
     )
+
+
+async def _tar_chunks(request: AsyncIterator[pb.UploadRequest]) -> AsyncIterator[bytes]:
+    async for message in request:
+        if message.msg is not None and message.msg.field == "chunk":
+            yield message.msg.value
 
 
 def _file_info(entry: FileEntry) -> pb.FileInfo:

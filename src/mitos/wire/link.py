@@ -26,6 +26,7 @@ __all__ = [
     "VERSION",
     "Channel",
     "Control",
+    "EntryDecoder",
     "Fields",
     "Frame",
     "FrameDecoder",
@@ -90,6 +91,7 @@ class Operation(enum.IntEnum):
     PROCESSES = 10
     SIGNAL = 11
     VITALS = 12
+    WATCH = 13
     DIAL = 14
     ATTACH = 16
     COMMANDS = 19
@@ -165,6 +167,8 @@ class Tag(enum.IntEnum):
     KEEP = 40
     COMMAND = 41
     ENDED = 42
+    CHANGE = 45
+    NEW_PATH = 46
     PARENT_PID = 60
     STATE = 61
     CPU_TIME = 62
@@ -398,6 +402,31 @@ def decode_entries(data: bytes) -> Iterator[Fields]:
             raise LinkError(f"an entry of {length} bytes runs past the listing")
         yield Fields.decode(data[position : position + length])
         position += length
+
+
+class EntryDecoder:
+    """The same for output that never ends, as of `WATCH`; holds at most one entry."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Fields]:
+        """Yields each entry that `data` completes.
+
+        Raises:
+            LinkError: an entry over `PAYLOAD_LIMIT`.
+        """
+        self._buffer += data
+        while len(self._buffer) >= _ENTRY.size:
+            (length,) = _ENTRY.unpack_from(self._buffer)
+            if length > PAYLOAD_LIMIT:
+                raise LinkError(f"an entry of {length} bytes is over {PAYLOAD_LIMIT}")
+            end = _ENTRY.size + length
+            if len(self._buffer) < end:
+                return
+            entry = bytes(memoryview(self._buffer)[_ENTRY.size : end])
+            del self._buffer[:end]
+            yield Fields.decode(entry)
 
 
 class KernelEventKind(enum.IntEnum):
