@@ -20,6 +20,7 @@ __all__ = [
     "Execution",
     "ExecutionError",
     "FileDiff",
+    "FileEvent",
     "FileInfo",
     "ForkInfo",
     "ForkPolicy",
@@ -147,6 +148,21 @@ class Execution:
     logs: dict[str, list[str]] = field(default_factory=_empty_logs)
     results: list[Result] = field(default_factory=list)
     error: ExecutionError | None = None
+
+
+@dataclass
+class FileEvent:
+    """Something that changed in a watched folder.
+
+    Attributes:
+        kind: `CREATE`, `MODIFY`, `DELETE` or `RENAME`.
+        path: what changed.
+        new_path: its new name, for `RENAME` only.
+    """
+
+    kind: str
+    path: str
+    new_path: str = ""
 
 
 @dataclass

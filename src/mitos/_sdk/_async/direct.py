@@ -15,6 +15,7 @@ from mitos import pty as terminal
 from mitos._sdk import answer, failure, request, settings, tree
 from mitos._sdk._async.command import AsyncFollower
 from mitos._sdk._async.http import AsyncHttp
+from mitos._sdk._async.transfer import AsyncDirectSandboxTransfers
 from mitos._sdk.folding import (
     CodeFold,
     ExecFold,
@@ -218,12 +219,8 @@ class AsyncSandboxServer:
         )
 
 
-class AsyncDirectSandboxFiles:
+class AsyncDirectSandboxFiles(AsyncDirectSandboxTransfers):
     """The files of a sandbox. Relative paths resolve against `/workspace`."""
-
-    def __init__(self, sandbox_id: str, http: AsyncHttp) -> None:
-        self._id = sandbox_id
-        self._http = http
 
     async def read(self, path: str) -> str:
         """A file as text: UTF-8, undecodable bytes replaced.

@@ -5,7 +5,7 @@ The only file that touches the transport. Every failure comes out as `AgentRunEr
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, aclosing
 from typing import Any, cast
 
@@ -103,7 +103,7 @@ class AsyncHttp:
         self,
         method: str,
         sandbox_id: str,
-        messages: list[dict[str, Any]],
+        messages: Iterable[dict[str, Any]],
         take: Callable[[dict[str, Any]], object],
         *,
         read_timeout_s: float,
@@ -116,10 +116,37 @@ class AsyncHttp:
         connection is closed, which ends the call on the server. `take_headers` gets the headers of
         a good answer first.
 
+        A list goes out in one; anything else is taken piece by piece as the server reads.
+
         Raises:
             AgentRunError: the server's error, at whatever point of the stream it comes;
                 `truncated_stream` when the stream does not come to its end.
         """
+        found = self.messages(
+            method,
+            sandbox_id,
+            messages,
+            read_timeout_s=read_timeout_s,
+            headers=headers,
+            take_headers=take_headers,
+        )
+        async with aclosing(found) as answers:
+            async for message in answers:
+                take(message)
+
+    async def messages(
+        self,
+        method: str,
+        sandbox_id: str,
+        messages: Iterable[dict[str, Any]],
+        *,
+        read_timeout_s: float | None,
+        headers: Mapping[str, str] | None = None,
+        take_headers: Callable[[Mapping[str, str]], None] | None = None,
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """The same, as the messages themselves; closing the generator ends the call."""
+        frames = _frames(messages)
+        content = b"".join(map(encode_frame, messages)) if isinstance(messages, list) else frames
         client = self.client or pool.async_client()
         request = client.build_request(
             "POST",
@@ -130,7 +157,7 @@ class AsyncHttp:
                 "X-Sandbox-Id": sandbox_id,
                 **(headers or {}),
             },
-            content=b"".join(encode_frame(message) for message in messages),
+            content=content,
             timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S),
         )
         with self._translated():
@@ -138,13 +165,15 @@ class AsyncHttp:
         try:
             if take_headers is not None and response.is_success:
                 take_headers(response.headers)
-            await self._receive(response, method, take)
+            async with aclosing(self._receive(response, method)) as found:
+                async for message in found:
+                    yield message
         finally:
             await response.aclose()
 
     async def _receive(
-        self, response: httpx.Response, method: str, take: Callable[[dict[str, Any]], object]
-    ) -> None:
+        self, response: httpx.Response, method: str
+    ) -> AsyncGenerator[dict[str, Any]]:
         if not response.is_success or response.headers.get("content-type", "").startswith("text/"):
             with self._translated():
                 body = await response.aread()
@@ -158,7 +187,7 @@ class AsyncHttp:
             # come after the end of the stream; if something does, the rest is not waited for.
             while (chunk := await self._next(chunks, reader)) and not reader.ended:
                 for message in reader.feed(chunk):
-                    take(message)
+                    yield message
         if reader.error is not None:
             raise failure.from_connect(reader.error, self.api_key)
         if not reader.ended:
@@ -215,3 +244,8 @@ class AsyncHttp:
 
     def _auth(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+
+
+async def _frames(messages: Iterable[dict[str, Any]]) -> AsyncGenerator[bytes]:
+    for message in messages:
+        yield encode_frame(message)

@@ -16,6 +16,7 @@ from mitos import pty as terminal
 from mitos._sdk import answer, failure, request, settings, tree
 from mitos._sdk._sync.command import Follower
 from mitos._sdk._sync.http import Http
+from mitos._sdk._sync.transfer import DirectSandboxTransfers
 from mitos._sdk.folding import (
     CodeFold,
     ExecFold,
@@ -219,12 +220,8 @@ class SandboxServer:
         )
 
 
-class DirectSandboxFiles:
+class DirectSandboxFiles(DirectSandboxTransfers):
     """The files of a sandbox. Relative paths resolve against `/workspace`."""
-
-    def __init__(self, sandbox_id: str, http: Http) -> None:
-        self._id = sandbox_id
-        self._http = http
 
     def read(self, path: str) -> str:
         """A file as text: UTF-8, undecodable bytes replaced.

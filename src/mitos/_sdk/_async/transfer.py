@@ -1,0 +1,183 @@
+"""Large files, whole trees and changes: what `files` does beyond single small files.
+
+Nothing is held in memory as a whole. Local files are read and written where the call runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from mitos._sdk import local_tree
+from mitos._sdk._async.http import AsyncHttp
+from mitos.types import FileEvent
+
+__all__ = ["AsyncDirectSandboxTransfers"]
+
+PIECE_TIMEOUT_S = 600.0
+"""Between two pieces: long enough for any disk, and not for ever."""
+
+
+class AsyncDirectSandboxTransfers:
+    """Transfers of one sandbox; `files` has them."""
+
+    def __init__(self, sandbox_id: str, http: AsyncHttp) -> None:
+        self._id = sandbox_id
+        self._http = http
+
+    async def upload(
+        self,
+        source: str | os.PathLike[str] | IO[bytes],
+        path: str,
+        mode: int = 0o644,
+        on_progress: local_tree.Progress | None = None,
+    ) -> None:
+        """Writes a local file, or what an open file holds, of any size, in one step.
+
+        Args:
+            source: a local path or a file opened for reading bytes.
+            path: in the sandbox.
+            mode: of a new file.
+            on_progress: called with the bytes sent so far.
+
+        Example:
+            >>> await sb.files.upload("model.bin", "/workspace/model.bin")
+        """
+        if isinstance(source, (str, os.PathLike)):
+            with local_tree.opened(Path(source)) as content:
+                await self.upload(content, path, mode, on_progress)
+            return
+        pieces = local_tree.file_pieces(source, on_progress)
+        await self._send("WriteFile", local_tree.write_messages(path, mode, pieces))
+
+    async def download(
+        self,
+        path: str,
+        target: str | os.PathLike[str] | IO[bytes],
+        on_progress: local_tree.Progress | None = None,
+    ) -> int:
+        """Copies a file of any size to a local one, or into an open file; returns its bytes.
+
+        A local path is replaced in one step once all has come.
+
+        Raises:
+            NotFoundError: no such file.
+        """
+        if isinstance(target, (str, os.PathLike)):
+            with local_tree.replaced(Path(target)) as content:
+                return await self.download(path, content, on_progress)
+        sink = local_tree.PartSink(target, on_progress)
+        await self._http.stream(
+            "ReadFile", self._id, [{"path": path}], sink.take, read_timeout_s=PIECE_TIMEOUT_S
+        )
+        return sink.received_bytes
+
+    async def upload_dir(
+        self,
+        source: str | os.PathLike[str],
+        path: str,
+        on_progress: local_tree.Progress | None = None,
+    ) -> int:
+        """Copies a local folder to a folder in `/workspace`; links are left out.
+
+        Args:
+            source: the local folder.
+            path: in the sandbox; made if need be.
+            on_progress: called with the bytes of the files sent so far.
+
+        Returns:
+            How many bytes the files have.
+
+        Raises:
+            PermissionDeniedError: the path is outside `/workspace`, or leads through a link.
+        """
+        folder = Path(source)
+        found = local_tree.local_files(folder)
+        large = [p for p in found if p.is_file() and p.stat().st_size > local_tree.LARGE_BYTES]
+        sent = 0
+        for names, pieces in local_tree.tars(folder, [p for p in found if p not in set(large)]):
+            await self._send("Upload", local_tree.upload_messages(path, pieces))
+            sent += sum(p.stat().st_size for p in names if p.is_file())
+            if on_progress:
+                on_progress(sent)
+        for file in large:
+            name = str(PurePosixPath(path, file.relative_to(folder).as_posix()))
+            await self.upload(file, name, file.stat().st_mode & 0o777)
+            sent += file.stat().st_size
+            if on_progress:
+                on_progress(sent)
+        return sent
+
+    async def download_dir(
+        self,
+        path: str,
+        target: str | os.PathLike[str],
+        on_progress: local_tree.Progress | None = None,
+    ) -> None:
+        """Copies a folder of `/workspace` of up to 64 MiB below a local one, links included.
+
+        Args:
+            path: in the sandbox.
+            target: made if need be; nothing is written outside it, whatever the server sends.
+            on_progress: called with the bytes received so far.
+
+        Raises:
+            NotFoundError: no such folder.
+            AgentRunError: it is too large, or holds a link that leads out of it.
+        """
+        message = {"path": path, "direction": "DOWNLOAD"}
+        with local_tree.spooled() as archive:
+            sink = local_tree.PartSink(archive, on_progress)
+            await self._http.stream(
+                "Archive", self._id, [message], sink.take, read_timeout_s=PIECE_TIMEOUT_S
+            )
+            local_tree.unpack(archive, Path(target))
+
+    @asynccontextmanager
+    async def watch(
+        self, path: str = "/workspace", *, recursive: bool = False, quiet_s: float | None = None
+    ) -> AsyncGenerator[AsyncGenerator[FileEvent]]:
+        """What changes in a folder of `/workspace`, from the start of the block on.
+
+        Args:
+            path: the folder.
+            recursive: also everything below it, folders made later included.
+            quiet_s: the longest wait for a change; None waits for ever.
+
+        Raises:
+            NotFoundError: no such folder.
+            AgentRunError: more changed than the server could keep.
+
+        Example:
+            >>> async with sb.files.watch("/workspace") as changes:
+            ...     async for change in changes:
+            ...         print(change.kind, change.path)
+        """
+        found = self._http.messages(
+            "Watch",
+            self._id,
+            [{"path": path, "recursive": recursive}],
+            read_timeout_s=quiet_s,
+            headers={"X-Mitos-Watch-Ready": "1"},
+        )
+        async with aclosing(found) as messages:
+            await anext(messages, None)
+            async with aclosing(_events(messages)) as events:
+                yield events
+
+    async def _send(self, method: str, messages: Any) -> None:
+        await self._http.stream(
+            method, self._id, messages, lambda _: None, read_timeout_s=PIECE_TIMEOUT_S
+        )
+
+
+async def _events(messages: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[FileEvent]:
+    async for message in messages:
+        yield FileEvent(
+            kind=str(message.get("kind", "")),
+            path=str(message.get("path", "")),
+            new_path=str(message.get("newPath", "")),
+        )
