@@ -19,4 +19,4 @@ def until(holds: Callable[[], object], deadline_s: float = 5.0) -> float:
 
 def open_streams(server: Server, sandbox: str) -> int:
     """Commands, cells and terminals that run in a sandbox."""
-    return server.node._sandboxes[sandbox].open_streams
+    return server.node._roster.find(sandbox).open_streams

@@ -40,11 +40,11 @@ from mitos.node.pool import Pool
 from mitos.node.refusal import (
     busy,
     conflict,
-    ended,
     engine_errors,
     unknown_sandbox,
     unknown_template,
 )
+from mitos.node.roster import Roster
 from mitos.node.sandbox import Phase, Sandbox, SandboxRecord
 from mitos.node.settings import NodeSettings
 from mitos.node.sleep import Bed
@@ -86,13 +86,12 @@ class Node:
         self._bed = Bed(settings.home / "hibernated")
         self._reaper = Reaper(self._end_at_deadline)
         self._templates: dict[str, Template] = {}
-        self._sandboxes: dict[str, Sandbox] = {}
-        self._reserved: set[str] = set()
         self._watchers: set[asyncio.Task[None]] = set()
         self._undo = contextlib.AsyncExitStack()
         self._ledger: Ledger
         self._keys: Keyring
         self._shelf: Shelf
+        self._roster: Roster
 
     async def start(self) -> None:
         """Opens the state, clears what a crashed predecessor left, starts the pool and the reaper.
@@ -106,6 +105,7 @@ class Node:
             self._ledger = Ledger(self.settings.home / "state.db", time.time)
             undo.callback(self._ledger.close)
             self._keys = Keyring(self._ledger)
+            self._roster = Roster(self.settings, self._ledger, self._reaper)
             self._shelf = Shelf(self.settings, self._ledger)
             self._snapshots.prepare()
             _empty(self.settings.scratch)
@@ -123,14 +123,17 @@ class Node:
             undo.push_async_callback(self._reaper.close)
             await self._load_templates()
             self._load_hibernated()
+            undo.push_async_callback(self._end_awake)
             self._undo = undo.pop_all()
 
     async def close(self) -> None:
         """Terminates every sandbox but the hibernated ones and frees everything. Idempotent."""
-        awake = [s for s in self._sandboxes.values() if s.phase is not Phase.HIBERNATED]
+        await self._undo.aclose()
+
+    async def _end_awake(self) -> None:
+        awake = [s for s in self._roster.living() if s.phase is not Phase.HIBERNATED]
         await asyncio.gather(*(self._end(s, EndReason.SERVER_STOPPED) for s in awake))
         await asyncio.gather(*self._watchers, return_exceptions=True)
-        await self._undo.aclose()
 
     # Templates
 
@@ -197,10 +200,10 @@ class Node:
                 `internal`.
         """
         async with self._keys.use(idempotency_key, "fork") as use:
-            if use and (replay := self._replay(use.created)):
+            if use and (replay := self._roster.replay(use.created)):
                 return replay[0]
             template = self._template(template_id)
-            with self._reserve([sandbox_id]), self._pool.foreground():
+            with self._roster.reserve([sandbox_id]), self._pool.foreground():
                 started = time.perf_counter()
                 launched = await self._forker.launch(template, sandbox_id)
                 record = self._add_sandbox(
@@ -230,10 +233,10 @@ class Node:
             ApiError: as `create`; no child exists when it is raised.
         """
         async with self._keys.use(idempotency_key, "fork") as use:
-            if use and (replay := self._replay(use.created)):
+            if use and (replay := self._roster.replay(use.created)):
                 return replay
-            source = self._sandbox(source_id)
-            with self._reserve(child_ids), self._pool.foreground():
+            source = self._roster.find(source_id)
+            with self._roster.reserve(child_ids), self._pool.foreground():
                 started = time.perf_counter()
                 launched = await self._forker.fork(source, child_ids, environment)
                 records = [
@@ -252,8 +255,8 @@ class Node:
         Raises:
             ApiError: no child could be tried.
         """
-        source = self._sandbox(source_id)
-        with self._reserve(child_ids), self._pool.foreground():
+        source = self._roster.find(source_id)
+        with self._roster.reserve(child_ids), self._pool.foreground():
             started = time.perf_counter()
             outcomes = await self._forker.fork_some(source, child_ids)
             return [
@@ -265,11 +268,11 @@ class Node:
 
     def list_sandboxes(self) -> list[SandboxRecord]:
         """Every live sandbox, oldest first."""
-        return [sandbox.record() for sandbox in self._sandboxes.values()]
+        return [sandbox.record() for sandbox in self._roster.living()]
 
     async def usages(self) -> list[vitals.SandboxUsage]:
         """What each live sandbox costs; one that ends meanwhile is left out."""
-        found = await asyncio.gather(*map(vitals.measure, self._sandboxes.values()))
+        found = await asyncio.gather(*map(vitals.measure, self._roster.living()))
         return [usage for usage in found if usage is not None]
 
     def get_sandbox(self, sandbox_id: str) -> SandboxRecord:
@@ -278,7 +281,7 @@ class Node:
         Raises:
             ApiError: `not_found`, or `idle_timeout` when its deadline ended it.
         """
-        return self._sandbox(sandbox_id).record()
+        return self._roster.find(sandbox_id).record()
 
     def on_end(self, sandbox_id: str, callback: Callable[[], None]) -> None:
         """Calls back once when the sandbox ends or gives its id up, for whatever reason.
@@ -286,7 +289,7 @@ class Node:
         Raises:
             ApiError: `not_found`.
         """
-        self._sandbox(sandbox_id).on_end.append(callback)
+        self._roster.find(sandbox_id).on_end.append(callback)
 
     async def terminate(self, sandbox_id: str, *, subtree: bool = False) -> list[str]:
         """Ends a sandbox; its id is free at once.
@@ -301,10 +304,10 @@ class Node:
         Raises:
             ApiError: `not_found`, also for one that ended already.
         """
-        sandbox = self._sandboxes.get(sandbox_id)
+        sandbox = self._roster.get(sandbox_id)
         if sandbox is None:
             raise unknown_sandbox(sandbox_id)
-        doomed = self._descendants(sandbox) if subtree else [sandbox]
+        doomed = self._roster.descendants(sandbox) if subtree else [sandbox]
         await asyncio.gather(*(self._end(each, EndReason.TERMINATED) for each in doomed))
         return [each.id for each in doomed]
 
@@ -314,7 +317,7 @@ class Node:
         Raises:
             ApiError: `timeout_too_large`, `invalid_input` for zero or less, `not_found`.
         """
-        sandbox = self._sandbox(sandbox_id)
+        sandbox = self._roster.find(sandbox_id)
         if timeout_s <= 0:
             raise ApiError("invalid_input", "timeout_seconds must be at least 1")
         check_timeout(timeout_s, self.settings.max_timeout_s, sandbox_id)
@@ -333,7 +336,7 @@ class Node:
         Raises:
             ApiError: `not_found`, or the engine's failure.
         """
-        sandbox = self._sandbox(sandbox_id)
+        sandbox = self._roster.find(sandbox_id)
         async with sandbox.lock:
             await self._wake_locked(sandbox)
             if sandbox.phase is not Phase.READY:
@@ -343,7 +346,7 @@ class Node:
                     await self.engine.pause(sandbox.machine)
             sandbox.phase = Phase.PAUSED
             sandbox.paused.enter_context(sandbox.link.unwatched())
-            self._stop_deadline(sandbox)
+            self._roster.stop_deadline(sandbox)
 
     async def resume(self, sandbox_id: str) -> None:
         """Undoes `pause` or `hibernate`; the deadline goes on from where it stood. Idempotent.
@@ -351,7 +354,7 @@ class Node:
         Raises:
             ApiError: `not_found`, or the engine's failure.
         """
-        sandbox = self._sandbox(sandbox_id)
+        sandbox = self._roster.find(sandbox_id)
         async with sandbox.lock:
             await self._wake_locked(sandbox)
             sandbox.last_active = time.time()
@@ -361,7 +364,7 @@ class Node:
                 await self.engine.resume(sandbox.machine)
             sandbox.paused.close()
             sandbox.phase = Phase.READY
-            self._start_deadline(sandbox)
+            self._roster.start_deadline(sandbox)
 
     async def hibernate(self, sandbox_id: str) -> None:
         """Writes a sandbox to disk and frees its memory; the next call wakes it. Idempotent.
@@ -372,7 +375,7 @@ class Node:
             ApiError: `not_found`; `invalid_input` (409) while calls are open; the engine's failure.
                 The sandbox then goes on as it was.
         """
-        sandbox = self._sandbox(sandbox_id)
+        sandbox = self._roster.find(sandbox_id)
         async with sandbox.lock:
             if sandbox.phase is Phase.HIBERNATED:
                 return
@@ -382,13 +385,13 @@ class Node:
             async with contextlib.AsyncExitStack() as undo:
                 undo.callback(self._bed.clear, sandbox.uid)
                 snapshot = await self._forker.snapshot(sandbox, directory)
-                self._check_alive(sandbox)
+                self._roster.check_alive(sandbox)
                 if sandbox.is_busy:
                     raise busy(sandbox_id, "hibernated")
                 sandbox.snapshot = snapshot
                 sandbox.phase = Phase.HIBERNATED
                 if before is Phase.READY:
-                    self._stop_deadline(sandbox)
+                    self._roster.stop_deadline(sandbox)
                 self._save_sleeper(sandbox)
                 undo.pop_all()
             sandbox.paused.close()
@@ -402,14 +405,14 @@ class Node:
         Raises:
             ApiError: `not_found`, `quota_exceeded`, or the engine's failure.
         """
-        sandbox = self._sandbox(sandbox_id)
+        sandbox = self._roster.find(sandbox_id)
         async with sandbox.lock:
             await self._wake_locked(sandbox)
             checkpoint_id, directory = self._shelf.new_place(sandbox.uid)
             async with contextlib.AsyncExitStack() as undo:
                 undo.callback(self._shelf.discard, checkpoint_id)
                 snapshot = await self._forker.snapshot(sandbox, directory)
-                self._check_alive(sandbox)
+                self._roster.check_alive(sandbox)
                 record = self._shelf.add(
                     checkpoint_id, sandbox.uid, name, snapshot, self.engine.snapshot_format
                 )
@@ -422,7 +425,7 @@ class Node:
         Raises:
             ApiError: `not_found`.
         """
-        uid, snapshot_format = self._sandbox(sandbox_id).uid, self.engine.snapshot_format
+        uid, snapshot_format = self._roster.find(sandbox_id).uid, self.engine.snapshot_format
         snapshot = self._shelf.find(uid, checkpoint_id, snapshot_format)
         return await asyncio.to_thread(checkpoint.digest, snapshot)
 
@@ -432,7 +435,7 @@ class Node:
         Raises:
             ApiError: `not_found`.
         """
-        return self._shelf.list(self._sandbox(sandbox_id).uid)
+        return self._shelf.list(self._roster.find(sandbox_id).uid)
 
     def delete_checkpoint(self, sandbox_id: str, checkpoint_id: str) -> None:
         """Removes a checkpoint.
@@ -440,7 +443,7 @@ class Node:
         Raises:
             ApiError: `not_found`.
         """
-        self._shelf.delete(self._sandbox(sandbox_id).uid, checkpoint_id)
+        self._shelf.delete(self._roster.find(sandbox_id).uid, checkpoint_id)
 
     async def restore(self, sandbox_id: str, checkpoint_id: str) -> SandboxRecord:
         """Puts a sandbox back to a checkpoint; it keeps its id, and runs afterwards.
@@ -450,7 +453,7 @@ class Node:
         Raises:
             ApiError: `not_found`, or the checkpoint cannot be brought up.
         """
-        sandbox = self._sandbox(sandbox_id)
+        sandbox = self._roster.find(sandbox_id)
         snapshot_format = self.engine.snapshot_format
         async with sandbox.lock:
             snapshot = self._shelf.find(sandbox.uid, checkpoint_id, snapshot_format)
@@ -468,11 +471,11 @@ class Node:
         Raises:
             ApiError: `not_found`.
         """
-        return self._ledger.family(self._sandbox(sandbox_id).uid)
+        return self._ledger.family(self._roster.find(sandbox_id).uid)
 
     def phase_of(self, kin: Kin) -> Phase | None:
         """The phase of a relative; None when it has ended."""
-        sandbox = self._sandboxes.get(kin.id)
+        sandbox = self._roster.get(kin.id)
         return sandbox.phase if sandbox is not None and sandbox.uid == kin.uid else None
 
     async def promote(self, child_id: str) -> SandboxRecord:
@@ -482,7 +485,7 @@ class Node:
             ApiError: `not_found`; `invalid_input` (409) when it has no parent, is paused, or
                 another sandbox has the parent's id.
         """
-        child = self._sandbox(child_id)
+        child = self._roster.find(child_id)
         async with child.lock:
             await self._wake_locked(child)
             parent_id, kin = child.parent_id, {k.uid: k for k in self.family(child_id)}
@@ -491,19 +494,10 @@ class Node:
             if child.phase is not Phase.READY:
                 raise conflict(child_id, f"{child_id} is paused", "Resume it first.")
             parent_uid = kin[child.uid].parent
-            with contextlib.ExitStack() as undo:
-                if self._rival(parent_id, parent_uid) is not None or parent_id in self._reserved:
-                    raise conflict(
-                        parent_id,
-                        f"another sandbox is named {parent_id}",
-                        "Terminate that sandbox first.",
-                    )
-                self._reserved.add(parent_id)
-                undo.callback(self._reserved.discard, parent_id)
+            with self._roster.reserve_place(parent_id, parent_uid):
                 await self._forker.rename(child.guest, parent_id)
-                self._check_alive(child)
-                parent = self._sandboxes.get(parent_id)
-                self._move(child, parent_id)
+                self._roster.check_alive(child)
+                parent = self._roster.move(child, parent_id)
             if parent is not None:
                 await self._finish_end(parent, EndReason.TERMINATED)
             return child.record()
@@ -514,7 +508,7 @@ class Node:
         Raises:
             ApiError: `not_found`; `invalid_input` when they are not related.
         """
-        one, other = self._sandbox(sandbox_id), self._sandbox(other_id)
+        one, other = self._roster.find(sandbox_id), self._roster.find(other_id)
         if other.uid not in {kin.uid for kin in self.family(sandbox_id)}:
             raise ApiError(
                 "invalid_input",
@@ -534,7 +528,7 @@ class Node:
         Raises:
             ApiError: `not_found`, `idle_timeout`, or `failed_precondition` while it is paused.
         """
-        sandbox = self._sandbox(sandbox_id)
+        sandbox = self._roster.find(sandbox_id)
         sandbox.require_running()
         return sandbox.guest
 
@@ -544,7 +538,7 @@ class Node:
         Raises:
             ApiError: also `too_many_streams`.
         """
-        return self._sandbox(sandbox_id).stream()
+        return self._roster.find(sandbox_id).stream()
 
     def vitals(self, sandbox_id: str, interval_s: float) -> AsyncGenerator[vitals.Vitals]:
         """Samples of a sandbox as a whole, until it ends or the caller stops.
@@ -556,7 +550,7 @@ class Node:
         Raises:
             ApiError: `not_found`, `idle_timeout`, or `failed_precondition` while it is paused.
         """
-        sandbox = self._sandbox(sandbox_id)
+        sandbox = self._roster.find(sandbox_id)
         sandbox.require_running()
         return self._watch_vitals(sandbox, interval_s)
 
@@ -586,31 +580,6 @@ class Node:
             async with aclosing(samples):
                 async for sample in samples:
                     yield sample
-
-    @contextlib.contextmanager
-    def _reserve(self, sandbox_ids: Sequence[str]) -> Iterator[None]:
-        """Holds ids, so that no other request takes them while their machines come up."""
-        taken = self._sandboxes.keys() | self._reserved
-        for sandbox_id in sandbox_ids:
-            if sandbox_id in taken:
-                raise ApiError(
-                    "invalid_input",
-                    f"a sandbox named {sandbox_id} exists already",
-                    remediation="Choose another id, or terminate that sandbox first.",
-                    context={"sandbox": sandbox_id},
-                    status=409,
-                )
-        if len(taken) + len(sandbox_ids) > self.settings.max_sandboxes:
-            raise ApiError(
-                "quota_exceeded",
-                f"this server runs at most {self.settings.max_sandboxes} sandboxes",
-                context={"dimension": "sandboxes", "limit": self.settings.max_sandboxes},
-            )
-        self._reserved.update(sandbox_ids)
-        try:
-            yield
-        finally:
-            self._reserved.difference_update(sandbox_ids)
 
     def _add_child(
         self, launched: Launched, child_id: str, source: Sandbox, started: float
@@ -645,16 +614,17 @@ class Node:
             parent_id=parent.id if parent else None,
             uid=secrets.token_hex(8),
         )
-        sandbox = self._new_sandbox(record, launched)
+        sandbox = self._add(record, launched)
         parent_uid = parent.uid if parent else None
         self._ledger.add_kin(record.uid, sandbox_id, parent=parent_uid, template_id=template_id)
         self._note_machine(sandbox, launched)
-        self._start_deadline(sandbox)
+        self._roster.start_deadline(sandbox)
         return record
 
-    def _new_sandbox(self, record: SandboxRecord, body: Launched | None) -> Sandbox:
-        sandbox = Sandbox(record, body=body, max_streams=self.settings.max_streams, wake=self._wake)
-        self._sandboxes[record.id] = sandbox
+    def _add(self, record: SandboxRecord, body: Launched | None) -> Sandbox:
+        limit = self.settings.max_streams
+        sandbox = Sandbox(record, body=body, max_streams=limit, wake=self._wake)
+        self._roster.add(sandbox)
         return sandbox
 
     def _note_machine(self, sandbox: Sandbox, launched: Launched) -> None:
@@ -697,7 +667,7 @@ class Node:
 
         Preconditions: the caller holds `sandbox.lock`.
         """
-        self._check_alive(sandbox)
+        self._roster.check_alive(sandbox)
         if sandbox.snapshot is None:
             return
         with self._pool.foreground():
@@ -707,7 +677,7 @@ class Node:
     async def _take_body(self, sandbox: Sandbox, launched: Launched) -> Launched | None:
         """Gives a sandbox a new machine; returns the old one, now the caller's."""
         try:
-            self._check_alive(sandbox)
+            self._roster.check_alive(sandbox)
         except ApiError:
             await destroy(self.engine, launched)
             raise
@@ -716,7 +686,7 @@ class Node:
         sandbox.phase = Phase.READY
         sandbox.last_active = time.time()
         self._note_machine(sandbox, launched)
-        self._start_deadline(sandbox)
+        self._roster.start_deadline(sandbox)
         self._bed.clear(sandbox.uid)
         return old
 
@@ -724,10 +694,6 @@ class Node:
         body, sandbox.body = sandbox.body, None
         if body is not None:
             await destroy(self.engine, body)
-
-    def _check_alive(self, sandbox: Sandbox) -> None:
-        if self._sandboxes.get(sandbox.id) is not sandbox:
-            raise ended(sandbox.id, self._ledger.end_reason(sandbox.id))
 
     def _save_sleeper(self, sandbox: Sandbox) -> None:
         """Notes a hibernated sandbox, with what is left of its deadline."""
@@ -748,67 +714,16 @@ class Node:
                 _log.error("sandbox %s cannot be woken: its snapshot is unreadable", record.id)
                 self._ledger.end_sandbox(record.id, EndReason.UNREADABLE)
                 continue
-            sandbox = self._new_sandbox(record, None)
+            sandbox = self._add(record, None)
             sandbox.snapshot, sandbox.remaining_s = snapshot, remaining_s
-        living = [sandbox.uid for sandbox in self._sandboxes.values()]
+        living = [sandbox.uid for sandbox in self._roster.living()]
         self._bed.sweep(living)
         self._shelf.sweep(living)
         self._ledger.end_other_kin(living, EndReason.SERVER_STOPPED)
 
-    def _stop_deadline(self, sandbox: Sandbox) -> None:
-        self._reaper.clear(sandbox.id)
-        if sandbox.deadline is not None:
-            sandbox.remaining_s = max(sandbox.deadline - time.time(), 0.0)
-
-    def _start_deadline(self, sandbox: Sandbox) -> None:
-        if sandbox.remaining_s is not None:
-            sandbox.deadline = time.time() + sandbox.remaining_s
-            sandbox.remaining_s = None
-        if sandbox.deadline is not None:
-            self._reaper.set(sandbox.id, sandbox.deadline)
-        elif self.settings.idle_timeout_s:
-            self._reaper.set(sandbox.id, time.time() + self.settings.idle_timeout_s)
-
-    def _rival(self, sandbox_id: str, uid: str | None) -> Sandbox | None:
-        """The living sandbox of that id, if it is another life than `uid`."""
-        sandbox = self._sandboxes.get(sandbox_id)
-        return None if sandbox is None or sandbox.uid == uid else sandbox
-
-    def _move(self, child: Sandbox, sandbox_id: str) -> None:
-        """Puts a child in its parent's place; the parent is nowhere afterwards."""
-        old_id, parent = child.id, self._sandboxes.get(sandbox_id)
-        if parent is not None:
-            parent.phase = Phase.TERMINATING
-        self._reaper.clear(sandbox_id)
-        self._reaper.clear(old_id)
-        self._ledger.end_sandbox(old_id, EndReason.TERMINATED)
-        self._ledger.end_sandbox(sandbox_id, EndReason.TERMINATED)
-        del self._sandboxes[old_id]
-        child.tell_end()
-        child.rename(sandbox_id)
-        self._sandboxes[sandbox_id] = child
-        self._ledger.rename_kin(child.uid, sandbox_id)
-        self._ledger.add_sandbox(
-            sandbox_id, template_id=child.template_id, machine_id=child.machine.id
-        )
-        self._start_deadline(child)
-
-    def _descendants(self, sandbox: Sandbox) -> list[Sandbox]:
-        """A sandbox and every living one that comes from it."""
-        uids = {sandbox.uid}
-        for kin in self._ledger.family(sandbox.uid):
-            if kin.parent in uids:
-                uids.add(kin.uid)
-        return [each for each in self._sandboxes.values() if each.uid in uids]
-
     async def _end(self, sandbox: Sandbox, reason: EndReason) -> None:
-        if self._sandboxes.get(sandbox.id) is not sandbox:
-            return
-        sandbox.phase = Phase.TERMINATING
-        del self._sandboxes[sandbox.id]
-        self._reaper.clear(sandbox.id)
-        self._ledger.end_sandbox(sandbox.id, reason)
-        await self._finish_end(sandbox, reason)
+        if self._roster.remove(sandbox, reason):
+            await self._finish_end(sandbox, reason)
 
     async def _finish_end(self, sandbox: Sandbox, reason: EndReason) -> None:
         """Frees what a sandbox had that is in no list any more."""
@@ -820,7 +735,7 @@ class Node:
             await destroy(self.engine, sandbox.body)
 
     async def _end_at_deadline(self, sandbox_id: str) -> None:
-        sandbox = self._sandboxes.get(sandbox_id)
+        sandbox = self._roster.get(sandbox_id)
         if sandbox is None:
             return
         if sandbox.deadline is None:
@@ -831,23 +746,11 @@ class Node:
                 return
         await self._end(sandbox, EndReason.DEADLINE)
 
-    def _sandbox(self, sandbox_id: str) -> Sandbox:
-        sandbox = self._sandboxes.get(sandbox_id)
-        if sandbox is not None:
-            return sandbox
-        raise ended(sandbox_id, self._ledger.end_reason(sandbox_id))
-
     def _template(self, template_id: str) -> Template:
         template = self._templates.get(template_id)
         if template is None:
             raise unknown_template(template_id)
         return template
-
-    def _replay(self, created: list[str] | None) -> list[SandboxRecord] | None:
-        """What an earlier request of the same key made, if all of it still runs."""
-        if created and all(name in self._sandboxes for name in created):
-            return [self._sandboxes[name].record() for name in created]
-        return None
 
     async def _add_template(self, template: Template) -> None:
         """Offers the template; warm sandboxes of an older snapshot of the same id are dropped."""
