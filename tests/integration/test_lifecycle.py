@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -105,3 +106,19 @@ def test_a_hibernated_sandbox_outlives_its_server(home: Path, tmp_path: Path) ->
         with pytest.raises(mitos.NotFoundError, match="has ended"):
             handle(second, lost.id).exec("true")
         found.terminate()
+
+
+def test_a_sandbox_that_nobody_uses_is_ended(home: Path, tmp_path: Path) -> None:
+    own = tmp_path / "home"
+    own.mkdir()
+    borrow_cache(own)
+    options = ("--engine", "gvisor", "--prepare", "base", "--idle-timeout", "2")
+    with serve(own, tmp_path / "log", *options) as server:
+        idle = server.create("base")
+        assert 0 == idle.exec("sleep 3").exit_code
+        deadline = time.monotonic() + 30
+        while httpx.get(f"{server.url}/v1/sandboxes").json():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        with pytest.raises(mitos.IdleTimeoutError):
+            idle.exec("true")

@@ -52,6 +52,7 @@ class _Options:
     engine: str
     api_key: str | None
     preview_origin: str | None
+    idle_timeout_s: int
     preview_secret: bytes
     port_file: Path | None
     prepare: tuple[str, ...]
@@ -76,6 +77,13 @@ class _Options:
     help="Serve without a key on an address other machines can reach.",
 )
 @click.option(
+    "--idle-timeout",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="SECONDS",
+    help="End a sandbox without a deadline when nobody used it for so long; 0 means never.",
+)
+@click.option(
     "--preview-origin",
     metavar="URL",
     help="Where preview URLs point, such as https://preview.example.com, whose names must all lead"
@@ -98,6 +106,7 @@ def serve(
     engine: str,
     api_key_file: Path | None,
     preview_origin: str | None,
+    idle_timeout: int,
     prepare: tuple[str, ...],
     port_file: Path | None,
     scratch: Path | None,
@@ -124,6 +133,7 @@ def serve(
         engine=engine,
         api_key=api_key,
         preview_origin=_origin(preview_origin),
+        idle_timeout_s=idle_timeout,
         preview_secret=_preview_secret(home),
         port_file=port_file,
         prepare=prepare,
@@ -211,7 +221,10 @@ def _node(options: _Options) -> Node:
             GvisorSettings(runsc=install.runsc_path(options.home), state=options.home / "run")
         )
     images = ImageStore(options.home, ImageCatalog(options.home / CONFIGURATION_NAME))
-    return Node(NodeSettings(home=options.home, scratch=options.scratch), engine, images)
+    settings = NodeSettings(
+        home=options.home, scratch=options.scratch, idle_timeout_s=options.idle_timeout_s
+    )
+    return Node(settings, engine, images)
 
 
 def _preview_settings(options: _Options, port: int) -> PreviewSettings | None:
