@@ -11,7 +11,7 @@
  *     identity.c IDENTIFY        hook.c     what runs after a fork, environment.c  the variables all share
  *     watch.c    WATCH
  *     vitals.c   PROCESSES SIGNAL VITALS                    table.c  what /proc says
- *     relay.c    DIAL
+ *     relay.c    DIAL ACCEPT
  *
  * Nothing in the loop waits for a slow stream: descriptors do not block, and files move one portion a turn. */
 #define _GNU_SOURCE
@@ -57,6 +57,7 @@ const struct operation *const operations[] = {
 	[OPERATION_VITALS] = &vitals_operation,
 	[OPERATION_WATCH] = &watch_operation,
 	[OPERATION_DIAL] = &dial_operation,
+	[OPERATION_ACCEPT] = &accept_operation,
 	[OPERATION_ATTACH] = &attach_operation,
 	[OPERATION_COMMANDS] = &commands_operation,
 	[OPERATION_END_COMMAND] = &end_command_operation,

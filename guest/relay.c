@@ -20,6 +20,7 @@ struct relay {
 	int socket, place;
 	uint16_t port;
 	bool connecting, tried_v6;
+	bool accepting;            /* waits for a program to connect to the listener */
 	int64_t deadline_ns;       /* while connecting */
 	struct buffer pending;     /* input that the socket has not taken; bounded by the stream's credit */
 	bool input_shut;           /* the socket was told that no more input comes, or takes none */
@@ -27,6 +28,12 @@ struct relay {
 };
 
 static struct relay *relays;
+
+/* What ACCEPT takes connections from; open from the first ACCEPT until a fork forgets one. */
+static struct {
+	int socket, place;
+	uint16_t port;
+} listener = {.socket = -1, .place = NOT_POLLED};
 
 static void free_relay(struct relay *relay)
 {
@@ -50,6 +57,34 @@ static void fail_relay(struct relay *relay, int error, const char *doing)
 {
 	stream_fail(relay->stream, error, doing, "a port of the sandbox");
 	free_relay(relay);
+}
+
+static bool read_port(struct stream *stream, struct fields fields, uint16_t *port)
+{
+	uint64_t value;
+	if (!stream_uint(stream, fields, TAG_PORT, &value))
+		return false;
+	if (value < 1 || value > UINT16_MAX) {
+		stream_refuse(stream, STATUS_INVALID, "a port is from 1 to 65535");
+		return false;
+	}
+	*port = (uint16_t)value;
+	return true;
+}
+
+static struct relay *add_relay(struct stream *stream, uint16_t port)
+{
+	struct relay *relay = must_allocate(sizeof *relay);
+	*relay = (struct relay){
+		.next = relays,
+		.stream = stream,
+		.socket = -1,
+		.place = NOT_POLLED,
+		.port = port,
+	};
+	relays = relay;
+	stream->owner = relay;
+	return relay;
 }
 
 /* ---- connecting ---- */
@@ -89,25 +124,12 @@ static void retry_or_fail(struct relay *relay, int error)
 
 static void open_dial(struct stream *stream, struct fields fields)
 {
-	uint64_t port;
-	if (!stream_uint(stream, fields, TAG_PORT, &port))
+	uint16_t port;
+	if (!read_port(stream, fields, &port))
 		return;
-	if (port < 1 || port > UINT16_MAX) {
-		stream_refuse(stream, STATUS_INVALID, "a port is from 1 to 65535");
-		return;
-	}
-	struct relay *relay = must_allocate(sizeof *relay);
-	*relay = (struct relay){
-		.next = relays,
-		.stream = stream,
-		.socket = -1,
-		.place = NOT_POLLED,
-		.port = (uint16_t)port,
-		.connecting = true,
-		.deadline_ns = clock_ns() + CONNECT_DEADLINE_NS,
-	};
-	relays = relay;
-	stream->owner = relay;
+	struct relay *relay = add_relay(stream, port);
+	relay->connecting = true;
+	relay->deadline_ns = clock_ns() + CONNECT_DEADLINE_NS;
 	int error = start_connect(relay, false);
 	if (error)
 		retry_or_fail(relay, error);
@@ -128,6 +150,68 @@ static void pump_connecting(struct relay *relay)
 		retry_or_fail(relay, error);
 	else
 		relay->connecting = false;
+}
+
+/* ---- accepting ---- */
+
+static void close_listener(void)
+{
+	if (listener.socket >= 0)
+		close(listener.socket);
+	listener.socket = -1;
+	listener.place = NOT_POLLED;
+}
+
+/* Listens on 127.0.0.1 unless it does already; 0 or an errno. */
+static int ensure_listener(uint16_t port)
+{
+	if (listener.socket >= 0)
+		return listener.port == port ? 0 : EBUSY;
+	struct sockaddr_in address = {
+		.sin_family = AF_INET,
+		.sin_port = htons(port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+	};
+	int on = 1;
+	listener.port = port;
+	listener.socket = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (listener.socket < 0)
+		return errno;
+	setsockopt(listener.socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+	if (bind(listener.socket, (struct sockaddr *)&address, sizeof address) == 0 &&
+	    listen(listener.socket, SOMAXCONN) == 0)
+		return 0;
+	int error = errno;
+	close_listener();
+	return error;
+}
+
+static void open_accept(struct stream *stream, struct fields fields)
+{
+	uint16_t port;
+	if (!read_port(stream, fields, &port))
+		return;
+	int error = ensure_listener(port);
+	if (error)
+		stream_fail(stream, error, "listen on", "a port of the sandbox");
+	else
+		add_relay(stream, port)->accepting = true;
+}
+
+/* Gives the stream a connection if one waits, and tells the server with one byte on the error channel. */
+static void pump_accepting(struct relay *relay)
+{
+	static const uint8_t accepted = 0;
+	if (!poller_ready(listener.place) || stream_room(relay->stream) == 0)
+		return;
+	int connection = accept4(listener.socket, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (connection < 0)
+		return;
+	int on = 1;
+	setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	relay->socket = connection;
+	relay->accepting = false;
+	stream_send(relay->stream, CHANNEL_ERROR, &accepted, sizeof accepted);
 }
 
 /* ---- moving bytes ---- */
@@ -193,6 +277,10 @@ static void pump(struct relay *relay)
 		pump_connecting(relay);
 		return;
 	}
+	if (relay->accepting) {
+		pump_accepting(relay);
+		return;
+	}
 	push_input(relay);
 	if (pull_output(relay) && relay->output_ended && relay->input_shut)
 		close_relay(relay);
@@ -226,11 +314,28 @@ const struct operation dial_operation = {
 	.forget = on_forget,
 };
 
+/* The connections that wait in the listener's queue are the parent's too: they end with it. */
+static void on_forget_accept(struct stream *stream)
+{
+	close_listener();
+	free_relay(stream->owner);
+}
+
+const struct operation accept_operation = {
+	.open = open_accept,
+	.input = on_input,
+	.cancel = on_cancel,
+	.forget = on_forget_accept,
+};
+
 void relay_prepare(void)
 {
+	bool accepting = false;
 	for (struct relay *relay = relays; relay; relay = relay->next) {
 		short events = 0;
-		if (relay->connecting) {
+		if (relay->accepting) {
+			accepting = accepting || stream_room(relay->stream) > 0;
+		} else if (relay->connecting) {
 			events = POLLOUT;
 			poller_wake_at(relay->deadline_ns);
 		} else {
@@ -241,6 +346,7 @@ void relay_prepare(void)
 		}
 		relay->place = events ? poller_add(relay->socket, events) : NOT_POLLED;
 	}
+	listener.place = accepting ? poller_add(listener.socket, POLLIN) : NOT_POLLED;
 }
 
 void relay_pump(void)

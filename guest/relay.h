@@ -5,6 +5,7 @@
 #include "stream.h"
 
 extern const struct operation dial_operation;
+extern const struct operation accept_operation;
 
 void relay_prepare(void);
 void relay_pump(void);

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mitos.engine.base import Blank, Engine, EngineError, MachineSpec, Snapshot
+from mitos.node.egress import proxy_environment
 from mitos.node.guest import Guest
 from mitos.node.identity import make_identity
 from mitos.node.launch import Launched, destroy, restore, translate
@@ -53,16 +54,22 @@ class Forker:
         Raises:
             ApiError: it did not come up; nothing of it is left.
         """
+        environment = proxy_environment(template.record.network)
         launched = await self._pool.take_warm(template.record.id)
         if launched is None:
-            return await self.wake(template.snapshot, sandbox_id)
+            return await self.wake(template.snapshot, sandbox_id, environment)
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(destroy, self._engine, launched)
-            await self.rename(Guest(launched.link, _ended_in_handshake), sandbox_id)
+            await self.rename(Guest(launched.link, _ended_in_handshake), sandbox_id, environment)
             undo.pop_all()
         return launched
 
-    async def wake(self, snapshot: Snapshot, sandbox_id: str) -> Launched:
+    async def wake(
+        self,
+        snapshot: Snapshot,
+        sandbox_id: str,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Launched:
         """A machine that goes on from the snapshot, under the id.
 
         Raises:
@@ -70,16 +77,21 @@ class Forker:
         """
         with engine_errors(f"sandbox {sandbox_id} could not be started"):
             (blank,) = await self._pool.take_blanks(snapshot.spec, 1)
-            return await self._restore(blank, snapshot, sandbox_id)
+            return await self._restore(blank, snapshot, sandbox_id, environment)
 
-    async def rename(self, guest: Guest, sandbox_id: str) -> None:
+    async def rename(
+        self,
+        guest: Guest,
+        sandbox_id: str,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Gives a running machine the identity of another id; what runs in it goes on.
 
         Raises:
             ApiError: it did not confirm.
         """
         deadline_s = self._settings.handshake_deadline_s
-        identity = make_identity(sandbox_id, os.urandom)
+        identity = make_identity(sandbox_id, os.urandom, environment)
         await guest.identify(identity, forked=False, deadline_s=deadline_s)
 
     async def snapshot(self, source: Sandbox, directory: Path) -> Snapshot:

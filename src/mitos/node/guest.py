@@ -133,6 +133,16 @@ class Tunnel:
         self._stream = stream
         self._port = port
 
+    async def accepted(self) -> None:
+        """Waits until a program has connected to the port of an `ACCEPT`.
+
+        Raises:
+            ApiError: the agent cannot listen there.
+        """
+        if await self._stream.read() is None:
+            _check(await self._stream.finish(), f"127.0.0.1:{self._port}")
+            raise ApiError("internal", "the agent accepted nothing")
+
     async def read(self) -> bytes:
         """The next bytes from the port, or b"" when it has said all it had to say.
 
@@ -328,6 +338,25 @@ class Guest:
             raise ApiError("invalid_input", f"a port is from 1 to {MAX_PORT}, not {port}")
         async with self._stream(Operation.DIAL, Fields().uint(Tag.PORT, port)) as stream:
             yield Tunnel(stream, port)
+
+    @contextlib.asynccontextmanager
+    async def accept(self, port: int) -> AsyncIterator[Tunnel]:
+        """Waits for a program inside to connect to a port of the agent.
+
+        Args:
+            port: of `127.0.0.1` inside; the same one in every call.
+        """
+        async with self._stream(Operation.ACCEPT, Fields().uint(Tag.PORT, port)) as stream:
+            yield Tunnel(stream, port)
+
+    @property
+    def is_lost(self) -> bool:
+        """True when the link is gone: no later call can succeed."""
+        return self._link.lost.is_set()
+
+    async def wait_lost(self) -> None:
+        """Waits until the link is gone."""
+        await self._link.lost.wait()
 
     async def read_processes(self) -> ProcessReading:
         """One reading of all processes."""

@@ -93,6 +93,7 @@ class Operation(enum.IntEnum):
     VITALS = 12
     WATCH = 13
     DIAL = 14
+    ACCEPT = 15
     ATTACH = 16
     COMMANDS = 19
     END_COMMAND = 20

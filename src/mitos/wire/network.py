@@ -36,6 +36,12 @@ class NetworkPosture:
     inbound: str = "deny"
     inbound_cidrs: tuple[str, ...] = ()
 
+    @property
+    def allows_egress(self) -> bool:
+        """True when anything at all may leave."""
+        rules = self.egress == "allow" or self.allow_domains or self.allow_cidrs
+        return bool(rules) and not self.block
+
     @classmethod
     def parse(cls, value: object) -> NetworkPosture:
         """Reads the `network` member of a template request.

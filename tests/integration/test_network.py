@@ -1,0 +1,110 @@
+"""Outgoing traffic of real sandboxes, as their posture allows."""
+
+from __future__ import annotations
+
+import http.server
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+import mitos
+from tests.integration.conftest import Server
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+
+ADDRESS = "10.77.0.1"
+
+
+class Host(http.server.ThreadingHTTPServer):
+    """A web server on an address of this machine; remembers who came."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("0.0.0.0", 0), _Handler)
+        self.paths: list[str] = []
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Host)
+        self.server.paths.append(self.path)
+        body = b"hello from outside"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    device = ["dev", "lo"]
+    subprocess.run(["ip", "addr", "add", f"{ADDRESS}/32", *device], check=True)
+    try:
+        with Host() as running:
+            thread = threading.Thread(target=running.serve_forever)
+            thread.start()
+            yield running
+            running.shutdown()
+            thread.join()
+    finally:
+        subprocess.run(["ip", "addr", "del", f"{ADDRESS}/32", *device], check=True)
+
+
+@pytest.fixture
+def allowed(server: Server, host: Host) -> Iterator[mitos.DirectSandbox]:
+    """A sandbox that may reach the host's address and nothing else."""
+    body: dict[str, object] = {"id": "python", "network": {"allow_cidrs": [f"{ADDRESS}/32"]}}
+    httpx.post(f"{server.url}/v1/templates", json=body, timeout=600).raise_for_status()
+    try:
+        with server.create() as created:
+            yield created
+    finally:
+        httpx.post(f"{server.url}/v1/templates", json={"id": "python"}, timeout=600)
+
+
+def test_plain_http_connect_and_socks_reach_an_allowed_address_also_in_a_fork(
+    allowed: mitos.DirectSandbox, host: Host
+) -> None:
+    url = f"http://{ADDRESS}:{host.server_port}"
+    (child,) = allowed.fork(1)
+    with child:
+        for sandbox in (allowed, child):
+            for option in ("", "-p", "--noproxy '' --proxy socks5h://127.0.0.1:3128"):
+                result = sandbox.exec(f"curl -sS -m 20 {option} {url}/page")
+                assert (result.exit_code, result.stdout) == (0, "hello from outside"), result
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("127.0.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "localhost", "[::ffff:127.0.0.1]"),
+        *("169.254.169.254", "[::1]", "LOCALHOST.", "[::ffff:7f00:1]", "0.0.0.0", "0"),
+    ],
+)
+def test_no_spelling_leads_to_this_machine(
+    allowed: mitos.DirectSandbox, host: Host, name: str
+) -> None:
+    host.paths.clear()
+    code = (
+        "import http.client\n"
+        "c = http.client.HTTPConnection('127.0.0.1', 3128, timeout=20)\n"
+        f"c.request('GET', 'http://{name}:{host.server_port}/secret')\n"
+        "r = c.getresponse(); print(r.status, r.read().decode())\n"
+    )
+    allowed.files.write("/tmp/bypass.py", code)
+
+    answer = allowed.exec("python3 /tmp/bypass.py")
+    assert answer.stdout.startswith("403 mitos: egress denied"), answer
+    assert host.paths == []
+
+
+def test_a_sandbox_without_egress_has_no_proxy(sandbox: mitos.DirectSandbox) -> None:
+    assert sandbox.exec('echo "[$HTTP_PROXY]"').stdout == "[]\n"
+    assert sandbox.exec("curl -s -m 5 -x http://127.0.0.1:3128 http://example.com/").exit_code != 0
