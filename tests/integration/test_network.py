@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import http.server
+import io
+import secrets
 import subprocess
 import threading
+import zipfile
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 import mitos
+import mitos.types
 from tests.integration.conftest import Server
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 ADDRESS = "10.77.0.1"
+
+
+WHEEL = "tinypack-1.0-py3-none-any.whl"
+
+
+def _wheel() -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as files:
+        info = "tinypack-1.0.dist-info"
+        files.writestr("tinypack.py", "X = 42\n")
+        files.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tinypack\nVersion: 1.0\n")
+        files.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        files.writestr(f"{info}/RECORD", "")
+    return archive.getvalue()
+
+
+_PAGES = {
+    "/simple/tinypack/": f'<a href="/{WHEEL}">{WHEEL}</a>'.encode(),
+    f"/{WHEEL}": _wheel(),
+}
 
 
 class Host(http.server.ThreadingHTTPServer):
@@ -32,8 +57,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert isinstance(self.server, Host)
         self.server.paths.append(self.path)
-        body = b"hello from outside"
+        body = _PAGES.get(self.path, b"hello from outside")
         self.send_response(200)
+        self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -60,13 +86,13 @@ def host() -> Iterator[Host]:
 @pytest.fixture
 def allowed(server: Server, host: Host) -> Iterator[mitos.DirectSandbox]:
     """A sandbox that may reach the host's address and nothing else."""
-    body: dict[str, object] = {"id": "python", "network": {"allow_cidrs": [f"{ADDRESS}/32"]}}
-    httpx.post(f"{server.url}/v1/templates", json=body, timeout=600).raise_for_status()
+    client = mitos.SandboxServer(server.url)
+    client.create_template("python", network=mitos.types.Network(allow_cidrs=[f"{ADDRESS}/32"]))
     try:
-        with server.create() as created:
+        with client.fork("python", f"net-{secrets.token_hex(4)}") as created:
             yield created
     finally:
-        httpx.post(f"{server.url}/v1/templates", json={"id": "python"}, timeout=600)
+        client.create_template("python")
 
 
 def test_plain_http_connect_and_socks_reach_an_allowed_address_also_in_a_fork(
@@ -103,6 +129,16 @@ def test_no_spelling_leads_to_this_machine(
     answer = allowed.exec("python3 /tmp/bypass.py")
     assert answer.stdout.startswith("403 mitos: egress denied"), answer
     assert host.paths == []
+
+
+def test_pip_installs_from_an_allowed_index(allowed: mitos.DirectSandbox, host: Host) -> None:
+    index = f"http://{ADDRESS}:{host.server_port}/simple/"
+    result = allowed.exec(
+        f"pip install --no-deps --break-system-packages --index-url {index} "
+        f"--trusted-host {ADDRESS} tinypack && python3 -c 'import tinypack; print(tinypack.X)'",
+        timeout=120,
+    )
+    assert (result.exit_code, result.stdout.splitlines()[-1:]) == (0, ["42"]), result
 
 
 def test_a_sandbox_without_egress_has_no_proxy(sandbox: mitos.DirectSandbox) -> None:

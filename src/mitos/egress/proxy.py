@@ -58,6 +58,9 @@ class Pipe(Protocol):
     async def write_eof(self) -> None:
         """Says that nothing more comes."""
 
+    async def wait_closed(self) -> None:
+        """Waits until the program has taken everything and ended its side."""
+
 
 class _UnreachableError(Exception):
     """The destination is allowed and does not answer."""
@@ -248,8 +251,7 @@ class _Inside:
         await self._pipe.write_eof()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
-                while await self._pipe.read():
-                    pass
+                await self._pipe.wait_closed()
 
     async def refuse(self, status: int, text: str) -> None:
         body = f"{text}\n".encode()
@@ -365,8 +367,10 @@ async def _both(
                     break
                 await inside.write(data)
         await inside.write_eof()
-        async with asyncio.timeout(LINGER_S):
-            await sender
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await sender
     finally:
         sender.cancel()
         await asyncio.gather(sender, return_exceptions=True)
+    await inside.finish()

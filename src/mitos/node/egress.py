@@ -78,7 +78,7 @@ async def _serve_one(
             _log.debug("a connection to the proxy failed: %s", exc)
             if is_waiting:
                 await asyncio.sleep(RETRY_S)
-        except Exception:
+        except Exception:  # noqa: BLE001  the edge of a task: one connection must not end the rest
             _log.exception("a connection to the proxy ended in a bug of ours")
         finally:
             if is_waiting:

@@ -164,6 +164,10 @@ class Tunnel:
         """Says that nothing more comes. Idempotent."""
         await self._stream.send_eof()
 
+    async def wait_closed(self) -> None:
+        """Waits until all that was written is taken and both directions have ended."""
+        await self._stream.finish()
+
 
 def _unreachable(port: int, closed: Closed) -> ApiError:
     return ApiError(
