@@ -13,6 +13,7 @@ import logging
 from mitos.egress.policy import Policy
 from mitos.egress.proxy import Proxy
 from mitos.node.guest import Guest
+from mitos.node.link import Link
 from mitos.wire.errors import ApiError
 from mitos.wire.network import NetworkPosture
 
@@ -39,14 +40,15 @@ def proxy_environment(posture: NetworkPosture) -> dict[str, str]:
     return {**both, "NO_PROXY": local, "no_proxy": local}
 
 
-async def serve_egress(guest: Guest, posture: NetworkPosture, sandbox_id: str) -> None:
+async def serve_egress(link: Link, posture: NetworkPosture, sandbox_id: str) -> None:
     """Serves the sandbox's proxy until it is canceled or the link is lost."""
+    guest = Guest(link, _ended)
     proxy = Proxy(Policy(posture), sandbox_id)
     waiting = asyncio.Semaphore(WAITING)
     slots = asyncio.Semaphore(MAX_CONNECTIONS)
     with contextlib.suppress(ExceptionGroup):
         async with asyncio.TaskGroup() as group:
-            group.create_task(_end_with(guest), name=f"egress-end-{sandbox_id}")
+            group.create_task(_end_with(link), name=f"egress-end-{sandbox_id}")
             while True:
                 await slots.acquire()
                 await waiting.acquire()
@@ -55,9 +57,9 @@ async def serve_egress(guest: Guest, posture: NetworkPosture, sandbox_id: str) -
                 )
 
 
-async def _end_with(guest: Guest) -> None:
+async def _end_with(link: Link) -> None:
     """Ends the whole group, connections to the outside included, when the link is lost."""
-    await guest.wait_lost()
+    await link.lost.wait()
     raise ConnectionError("the link to the sandbox is gone")
 
 
@@ -73,8 +75,6 @@ async def _serve_one(
                 is_waiting = False
                 await proxy.serve(tunnel)
         except ApiError as exc:
-            if guest.is_lost:
-                raise
             _log.debug("a connection to the proxy failed: %s", exc)
             if is_waiting:
                 await asyncio.sleep(RETRY_S)
@@ -85,3 +85,7 @@ async def _serve_one(
                 waiting.release()
     finally:
         slots.release()
+
+
+async def _ended() -> ApiError:
+    return ApiError("internal", "the sandbox ended while its proxy was served")

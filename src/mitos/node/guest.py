@@ -353,15 +353,6 @@ class Guest:
         async with self._stream(Operation.ACCEPT, Fields().uint(Tag.PORT, port)) as stream:
             yield Tunnel(stream, port)
 
-    @property
-    def is_lost(self) -> bool:
-        """True when the link is gone: no later call can succeed."""
-        return self._link.lost.is_set()
-
-    async def wait_lost(self) -> None:
-        """Waits until the link is gone."""
-        await self._link.lost.wait()
-
     async def read_processes(self) -> ProcessReading:
         """One reading of all processes."""
         async with self._stream(Operation.PROCESSES, Fields()) as stream:

@@ -31,8 +31,8 @@ from mitos.node import checkpoint, vitals
 from mitos.node.checkpoint import CheckpointRecord, Shelf
 from mitos.node.deadline import Reaper
 from mitos.node.diff import FileDiff, compare
-from mitos.node.fork import Forker
 from mitos.node.egress import serve_egress
+from mitos.node.fork import Forker
 from mitos.node.guest import Guest
 from mitos.node.idempotency import Keyring
 from mitos.node.launch import Launched, destroy, translate
@@ -637,8 +637,7 @@ class Node:
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
         if sandbox.network.allows_egress:
-            guest = Guest(launched.link, _ended_with_egress)
-            egress = asyncio.create_task(serve_egress(guest, sandbox.network, sandbox.id))
+            egress = asyncio.create_task(serve_egress(launched.link, sandbox.network, sandbox.id))
             self._watchers.add(egress)
             egress.add_done_callback(self._watchers.discard)
 
@@ -824,7 +823,3 @@ def _now() -> datetime:
 def _elapsed_ms(since: float) -> float:
     """Milliseconds since a reading of `time.perf_counter`; never 0, as the wire promises."""
     return max((time.perf_counter() - since) * 1000, 0.001)
-
-
-async def _ended_with_egress() -> ApiError:
-    return ApiError("internal", "the sandbox ended while its proxy was served")
