@@ -7,6 +7,8 @@ import hashlib
 import io
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,54 @@ from tests.integration.conftest import Server
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
 HUGE_BYTES = 4 << 30
+
+
+PIECE = bytes(1 << 20)
+GROWTH_LIMIT_BYTES = 64 << 20
+"""What a process may grow by while 4 GiB pass: far less than the file, more than buffers."""
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def flat(*pids: int) -> Iterator[None]:
+    """Fails when one of the processes grows while the block runs; looked at 20 times a second."""
+    before = {pid: resident_bytes(pid) for pid in pids}
+    most, stopped = dict(before), threading.Event()
+
+    def sample() -> None:
+        while not stopped.wait(0.05):
+            for pid in pids:
+                most[pid] = max(most[pid], resident_bytes(pid))
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        sampler.join()
+    grown = {pid: most[pid] - before[pid] for pid in pids}
+    assert max(grown.values()) < GROWTH_LIMIT_BYTES, grown
+
+
+class Zeros(io.RawIOBase):
+    """A file of 4 GiB that takes no space."""
+
+    def __init__(self) -> None:
+        self._left = HUGE_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        size = min(len(view), self._left, len(PIECE))
+        view[:size] = PIECE[:size]
+        self._left -= size
+        return size
 
 
 class Counter(io.RawIOBase):
@@ -32,6 +82,34 @@ class Counter(io.RawIOBase):
         taken = len(data)  # type: ignore[arg-type]
         self.size += taken
         return taken
+
+
+def agent_resident_bytes(sandbox: DirectSandbox) -> int:
+    return int(sandbox.exec("grep VmRSS /proc/1/status | tr -dc 0-9").stdout) * 1024
+
+
+@pytest.mark.timeout(900)
+def test_4_gib_go_in_with_flat_memory(server: Server, sandbox: DirectSandbox) -> None:
+    """Into the null device: the sandbox's files are in its memory, which has no room for 4 GiB."""
+    before = agent_resident_bytes(sandbox)
+
+    with flat(server.process.pid, os.getpid()):
+        sandbox.files.upload(Zeros(), "/dev/null")
+
+    assert agent_resident_bytes(sandbox) - before < GROWTH_LIMIT_BYTES
+
+
+@pytest.mark.timeout(900)
+def test_4_gib_come_out_with_flat_memory(server: Server, sandbox: DirectSandbox) -> None:
+    """From a file that is one hole, which takes no memory of the sandbox."""
+    sandbox.exec("truncate -s 4G huge")
+    before, sink = agent_resident_bytes(sandbox), Counter()
+
+    with flat(server.process.pid, os.getpid()):
+        received = sandbox.files.download("huge", sink)
+
+    assert received == sink.size == HUGE_BYTES
+    assert agent_resident_bytes(sandbox) - before < GROWTH_LIMIT_BYTES
 
 
 def test_files_go_up_and_come_down_by_path(sandbox: DirectSandbox, tmp_path: Path) -> None:

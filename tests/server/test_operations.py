@@ -70,10 +70,15 @@ def test_vitals_count_processes_and_skip_who_cannot_answer(server: Server, sandb
     after = row()
     server.post("/v1/pause", json={"sandbox": sandbox})
     paused = server.get("/v1/vitals/node").json()
+    server.post("/v1/resume", json={"sandbox": sandbox})
+    server.post(f"/v1/sandboxes/{sandbox}/hibernate", json={})
+    asleep = server.get("/v1/vitals/node").json()
+    phase = server.get(f"/v1/sandboxes/{sandbox}").json()["phase"]
 
     assert after["process_count"] >= before["process_count"] + 2
     assert after["mem_used_kb"] + after["mem_available_kb"] == after["mem_total_kb"] == 512 << 10
     assert {"sandboxes": [], "skipped": 1} == paused
+    assert (0, "Hibernated") == (len(asleep["sandboxes"]), phase)
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/v1/metering", "/v1/vitals/node", "/readyz"])

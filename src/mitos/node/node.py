@@ -533,6 +533,15 @@ class Node:
         sandbox.require_running()
         return sandbox.guest
 
+    async def count_processes(self, sandbox_id: str) -> int | None:
+        """The processes of a sandbox, None unless it runs; never wakes it and is no use of it.
+
+        Raises:
+            ApiError: it ended, or does not answer.
+        """
+        observer = self._roster.find(sandbox_id).observer()
+        return None if observer is None else await observer.count_processes()
+
     def stream(self, sandbox_id: str) -> AbstractContextManager[Guest]:
         """The same, plus one of the sandbox's stream slots while the context is open.
 

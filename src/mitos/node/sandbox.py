@@ -212,6 +212,10 @@ class Sandbox:
                 connect=ConnectCode.FAILED_PRECONDITION,
             )
 
+    def observer(self) -> Guest | None:
+        """Its agent for monitoring: never wakes it, is no use of it. None unless it runs."""
+        return Guest(self.link, self._explain_loss) if self.phase is Phase.READY else None
+
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Link]:
         """Its link for one call; wakes it first if it is hibernated.

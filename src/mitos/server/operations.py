@@ -159,7 +159,7 @@ class Operations(Collector):
         """The processes of a sandbox; None when it is paused, ended or too slow."""
         try:
             async with asyncio.timeout(COUNT_DEADLINE_S):
-                return await self._node.guest(sandbox_id).count_processes()
+                return await self._node.count_processes(sandbox_id)
         except (ApiError, TimeoutError):
             return None
 
