@@ -12,6 +12,7 @@ import contextlib
 import ipaddress
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -220,6 +221,7 @@ class _Inside:
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self._unread = b""
+        self.last_read = time.monotonic()
 
     def unread(self, data: bytes) -> None:
         self._unread = data + self._unread
@@ -228,7 +230,9 @@ class _Inside:
         if self._unread:
             data, self._unread = self._unread, b""
             return data
-        return await self._pipe.read()
+        data = await self._pipe.read()
+        self.last_read = time.monotonic()
+        return data
 
     async def read_exactly(self, size: int) -> bytes:
         data = b""
@@ -355,16 +359,25 @@ async def _carry(
     await _both(send, reader, inside)
 
 
+async def _read(reader: asyncio.StreamReader, inside: _Inside) -> bytes:
+    """What the destination says next; it may be silent for as long as the program is not."""
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_DEADLINE_S):
+                return await reader.read(READ_BYTES)
+        except TimeoutError:
+            if time.monotonic() - inside.last_read >= IDLE_DEADLINE_S:
+                raise
+
+
 async def _both(
     send: Callable[[], Coroutine[None, None, None]], reader: asyncio.StreamReader, inside: _Inside
 ) -> None:
     """Runs `send` beside carrying what the destination says; ends when that is all said."""
     sender = asyncio.create_task(send(), name="egress-out")
     try:
-        while True:
+        while data := await _read(reader, inside):
             async with asyncio.timeout(IDLE_DEADLINE_S):
-                if not (data := await reader.read(READ_BYTES)):
-                    break
                 await inside.write(data)
         await inside.write_eof()
         with contextlib.suppress(TimeoutError):
