@@ -64,6 +64,14 @@ class RunscCommandLine:
         """The smallest command."""
         assert self._call("exec", name, "/bin/sh", "-c", "echo hello").stdout == b"hello\n"
 
+    def pause(self, name: str) -> None:
+        """Stops every process."""
+        self._call("pause", name)
+
+    def resume(self, name: str) -> None:
+        """Undoes `pause`."""
+        self._call("resume", name)
+
     def fork_and_exec(self, name: str, count: int) -> list[str]:
         """One checkpoint, `count` restores at once, a command in each; returns the names."""
         image = Path(tempfile.mkdtemp(prefix="image-", dir=self._work))

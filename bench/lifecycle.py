@@ -55,6 +55,14 @@ def measure_mitos(timings: Timings, url: str) -> None:
     for _ in range(5):
         with timings.measure("exec round trip"):
             first_exec(sandbox)
+    with timings.measure("pause"):
+        sandbox.pause()
+    with timings.measure("resume to next exec"):
+        sandbox.resume()
+        first_exec(sandbox)
+    with timings.measure("hibernate, wake and next exec"):
+        sandbox.hibernate()
+        first_exec(sandbox)
     sandbox.terminate()
 
 
@@ -80,7 +88,14 @@ def measure_baseline(timings: Timings, runsc: RunscCommandLine) -> None:
     for _ in range(5):
         with timings.measure("exec round trip"):
             runsc.exec(name)
-    runsc.remove(name)
+    with timings.measure("pause"):
+        runsc.pause(name)
+    with timings.measure("resume to next exec"):
+        runsc.resume(name)
+        runsc.exec(name)
+    with timings.measure("hibernate, wake and next exec"):
+        woken = runsc.fork_and_exec(name, 1)
+    runsc.remove(name, *woken)
 
 
 def measure_baseline_fork(timings: Timings, runsc: RunscCommandLine, count: int) -> None:

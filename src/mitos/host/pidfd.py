@@ -72,9 +72,20 @@ class ProcessWatch:
 
     def kill(self) -> None:
         """Sends SIGKILL; does nothing when it has ended."""
+        self._send(signal.SIGKILL)
+
+    def hold(self) -> None:
+        """Takes it off the CPU until `go_on`; does nothing when it has ended."""
+        self._send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Undoes `hold`; does nothing when it was not held."""
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
         if self._descriptor >= 0:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+                signal.pidfd_send_signal(self._descriptor, number)
 
     def close(self) -> None:
         """Stops watching. Idempotent."""

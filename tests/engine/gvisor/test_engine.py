@@ -384,3 +384,24 @@ def _script(path: Path, body: str) -> Path:
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(0o755)
     return path
+
+
+def cpu_ticks(state: Path) -> int:
+    """CPU time of all sandboxes of an engine, in clock ticks."""
+    total = 0
+    for pid in process.find(f"--root={state / 'runsc'}"):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total
+
+
+async def test_blanks_and_paused_machines_cost_no_cpu(lab: Lab, state: Path) -> None:
+    await lab.engine.prepare(lab.spec)
+    client = await lab.boot()
+    await lab.engine.pause(client.machine)
+    before = cpu_ticks(state)
+    await asyncio.sleep(1)
+
+    assert before > 0
+    assert cpu_ticks(state) <= before + 1
+    await lab.engine.resume(client.machine)

@@ -133,6 +133,7 @@ class GvisorEngine:
             EngineError: it could not be made; nothing of it is left.
         """
         async with self._made(spec) as made:
+            made.rest()
             return GvisorBlank(made)
 
     async def checkpoint(self, machine: Machine, directory: Path) -> Snapshot:
@@ -162,6 +163,7 @@ class GvisorEngine:
                 image.read_size(snapshot.directory, snapshot_format=self._format)
             except image.ImageError as exc:
                 raise EngineError(f"restore into {blank.id} failed: {exc}") from exc
+            blank.sandbox.wake()
             await finish(self._control.restore(blank.sandbox.target, snapshot.directory))
             return await self._run(blank.sandbox)
 
@@ -192,6 +194,7 @@ class GvisorEngine:
         await self._remove(item.sandbox)
 
     async def _checkpoint(self, box: Sandbox, directory: Path) -> Snapshot:
+        box.wake()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             await self._control.checkpoint(box.target, directory)
@@ -201,6 +204,9 @@ class GvisorEngine:
             if isinstance(exc, OSError):
                 raise order_failed("checkpoint", box.target, str(exc)) from exc
             raise
+        finally:
+            if box.is_paused:
+                box.rest()
         return Snapshot(directory, box.spec)
 
     async def _set_paused(self, box: Sandbox, *, paused: bool) -> None:
@@ -208,8 +214,11 @@ class GvisorEngine:
         if box.is_paused == paused:
             return
         order = self._control.pause if paused else self._control.resume
+        box.wake()
         await order(box.target)
         box.is_paused = paused
+        if paused:
+            box.rest()
 
     async def _run(self, box: Sandbox) -> GvisorMachine:
         box.expect_exit(await self._control.watch_exit(box.target))
