@@ -16,6 +16,7 @@ import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from mitos.engine.base import Blank, Engine, EngineError, MachineSpec
 from mitos.node.identity import make_identity
@@ -39,6 +40,14 @@ WARM_ID = "warm"
 """Provisional id of a warm sandbox; it gets its own when somebody takes it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Warm:
+    """A warm sandbox, paused until it is taken: an idle one costs CPU too."""
+
+    launched: Launched
+    rest: contextlib.ExitStack
+
+
 class Pool:
     """Blanks and warm sandboxes of one engine. Owns every machine in it.
 
@@ -52,7 +61,7 @@ class Pool:
         self._settings = settings
         self._blanks: dict[MachineSpec, deque[Blank]] = defaultdict(deque)
         self._wanted_blanks: dict[MachineSpec, int] = {}
-        self._warm: dict[str, deque[Launched]] = defaultdict(deque)
+        self._warm: dict[str, deque[_Warm]] = defaultdict(deque)
         self._templates: dict[str, Template] = {}
         self._foreground = 0
         self._quiet_from = 0.0
@@ -83,8 +92,8 @@ class Pool:
     async def remove_template(self, template_id: str) -> None:
         """Forgets the template and destroys its warm sandboxes."""
         self._templates.pop(template_id, None)
-        for launched in self._warm.pop(template_id, ()):
-            await destroy(self._engine, launched)
+        for warm in self._warm.pop(template_id, ()):
+            await destroy(self._engine, warm.launched)
 
     @contextlib.contextmanager
     def foreground(self) -> Iterator[None]:
@@ -99,14 +108,24 @@ class Pool:
 
     async def take_warm(self, template_id: str) -> Launched | None:
         """A warm sandbox of the template, or None when there is none. The caller owns it."""
-        warm = self._warm[template_id]
-        while warm:
-            launched = warm.popleft()
+        ready = self._warm[template_id]
+        while ready:
+            warm = ready.popleft()
             self._wake.set()
-            if not launched.link.lost.is_set():
-                return launched
-            await destroy(self._engine, launched)
+            if await self._woken(warm):
+                return warm.launched
+            await destroy(self._engine, warm.launched)
         return None
+
+    async def _woken(self, warm: _Warm) -> bool:
+        """Lets it go on; False when it has ended in its sleep."""
+        try:
+            await self._engine.resume(warm.launched.machine)
+        except EngineError as exc:
+            _log.warning("a warm sandbox could not be woken: %s", exc)
+            return False
+        warm.rest.close()
+        return not warm.launched.link.lost.is_set()
 
     async def take_blanks(self, spec: MachineSpec, count: int) -> list[Blank]:
         """As many blanks as asked for; what is not ready is prepared now. The caller owns them.
@@ -173,7 +192,11 @@ class Pool:
             identity=make_identity(WARM_ID, os.urandom),
             deadline_s=self._settings.handshake_deadline_s,
         )
-        if self._templates.get(template_id) is template:
-            self._warm[template_id].append(launched)
-        else:
-            await destroy(self._engine, launched)
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(destroy, self._engine, launched)
+            rest = contextlib.ExitStack()
+            rest.enter_context(launched.link.unwatched())
+            await self._engine.pause(launched.machine)
+            if self._templates.get(template_id) is template:
+                self._warm[template_id].append(_Warm(launched, rest))
+                undo.pop_all()
