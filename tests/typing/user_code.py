@@ -23,7 +23,8 @@ def direct() -> None:
         execution = sandbox.run_code("1 + 1", on_result=lambda shown: print(shown.png))
         assert_type(execution.text, str | None)
         assert_type(execution.results, list[mitos.Result])
-        assert_type(sandbox.fork(2), list[mitos.DirectSandbox])
+        children: list[mitos.DirectSandbox] = sandbox.fork(2)
+        assert_type(children[0], mitos.DirectSandbox)
         assert_type(sandbox.set_timeout(60), int)
         assert_type(sandbox.get_host(3000), str)
         terminal = sandbox.pty(lambda data: print(data.decode()))
@@ -42,7 +43,8 @@ async def asynchronous() -> None:
     async with await mitos.aio.create("python") as sandbox:
         assert_type(sandbox, mitos.aio.AsyncDirectSandbox)
         assert_type((await sandbox.exec("true")).stdout, str)
-        assert_type(await sandbox.fork(2), list[mitos.aio.AsyncDirectSandbox])
+        children: list[mitos.aio.AsyncDirectSandbox] = await sandbox.fork(2)
+        assert_type(children[0], mitos.aio.AsyncDirectSandbox)
         terminal = await sandbox.create_pty(print)
         assert_type(await terminal.wait(), int)
 
