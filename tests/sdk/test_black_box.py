@@ -9,6 +9,7 @@ cluster mode and adapters (58 to 69).
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import re
@@ -426,7 +427,7 @@ def test_53_the_async_form_awaits(observed: Server) -> None:
             await child.terminate()
         await sandbox.terminate()
 
-    Sdk(is_async=True).run(use())
+    asyncio.run(use())
 
 
 def test_54_the_class_creates_too(observed: Server) -> None:
