@@ -5,6 +5,7 @@
 #include "hook.h"
 #include "kernel.h"
 #include "poller.h"
+#include "relay.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -192,6 +193,7 @@ static void answer(struct stream *stream)
 	field_put_uint(&fields, TAG_WALL_CLOCK, (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec);
 	stream_close(stream, STATUS_OK, &fields);
 	buffer_free(&fields);
+	relay_part();
 }
 
 /* The fields name the executable, so that the server can say what to correct. */

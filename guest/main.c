@@ -11,7 +11,7 @@
  *     identity.c IDENTIFY        hook.c     what runs after a fork, environment.c  the variables all share
  *     watch.c    WATCH
  *     vitals.c   PROCESSES SIGNAL VITALS                    table.c  what /proc says
- *     relay.c    DIAL ACCEPT
+ *     relay.c    DIAL ACCEPT     listener.c where ACCEPT takes connections from
  *
  * Nothing in the loop waits for a slow stream: descriptors do not block, and files move one portion a turn. */
 #define _GNU_SOURCE
@@ -21,6 +21,7 @@
 #include "file.h"
 #include "identity.h"
 #include "kernel.h"
+#include "listener.h"
 #include "poller.h"
 #include "process.h"
 #include "relay.h"
@@ -93,6 +94,7 @@ static void set_up(void)
 	process_setup();
 	limit_children();
 	mkdir("/workspace", 0755);
+	listener_start();
 	fcntl(STDIN_FILENO, F_SETFL, fcntl(STDIN_FILENO, F_GETFL) | O_NONBLOCK);
 	fcntl(STDOUT_FILENO, F_SETFL, fcntl(STDOUT_FILENO, F_GETFL) | O_NONBLOCK);
 	stream_start(MITOS_BUILD);

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "relay.h"
 
+#include "listener.h"
 #include "poller.h"
 
 #include <arpa/inet.h>
@@ -12,6 +13,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+enum { LAST_WORDS_LIMIT = 4096 };
+
 static const int64_t CONNECT_DEADLINE_NS = 5000000000;
 
 struct relay {
@@ -20,31 +23,38 @@ struct relay {
 	int socket, place;
 	uint16_t port;
 	bool connecting, tried_v6;
-	bool accepting;            /* waits for a program to connect to the listener */
+	struct listener *listener; /* while it waits for a program to connect there, else NULL */
 	int64_t deadline_ns;       /* while connecting */
 	struct buffer pending;     /* input that the socket has not taken; bounded by the stream's credit */
 	bool input_shut;           /* the socket was told that no more input comes, or takes none */
 	bool output_ended;         /* the socket has nothing more to say, and the server knows */
+	struct buffer last_words;  /* what a forked child's copy of the program is told */
 };
 
 static struct relay *relays;
+static struct relay *parting; /* forgotten in a fork, with last words to say */
 
-/* What ACCEPT takes connections from; open from the first ACCEPT until a fork forgets one. */
-static struct {
-	int socket, place;
-	uint16_t port;
-} listener = {.socket = -1, .place = NOT_POLLED};
-
-static void free_relay(struct relay *relay)
+static void take_out(struct relay *relay)
 {
 	struct relay **link = &relays;
 	while (*link != relay)
 		link = &(*link)->next;
 	*link = relay->next;
+}
+
+static void release(struct relay *relay)
+{
 	if (relay->socket >= 0)
 		close(relay->socket);
 	buffer_free(&relay->pending);
+	buffer_free(&relay->last_words);
 	free(relay);
+}
+
+static void free_relay(struct relay *relay)
+{
+	take_out(relay);
+	release(relay);
 }
 
 static void close_relay(struct relay *relay)
@@ -154,64 +164,46 @@ static void pump_connecting(struct relay *relay)
 
 /* ---- accepting ---- */
 
-static void close_listener(void)
-{
-	if (listener.socket >= 0)
-		close(listener.socket);
-	listener.socket = -1;
-	listener.place = NOT_POLLED;
-}
-
-/* Listens on 127.0.0.1 unless it does already; 0 or an errno. */
-static int ensure_listener(uint16_t port)
-{
-	if (listener.socket >= 0)
-		return listener.port == port ? 0 : EBUSY;
-	struct sockaddr_in address = {
-		.sin_family = AF_INET,
-		.sin_port = htons(port),
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-	};
-	int on = 1;
-	listener.port = port;
-	listener.socket = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (listener.socket < 0)
-		return errno;
-	setsockopt(listener.socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-	if (bind(listener.socket, (struct sockaddr *)&address, sizeof address) == 0 &&
-	    listen(listener.socket, SOMAXCONN) == 0)
-		return 0;
-	int error = errno;
-	close_listener();
-	return error;
-}
-
 static void open_accept(struct stream *stream, struct fields fields)
 {
-	uint16_t port;
-	if (!read_port(stream, fields, &port))
-		return;
-	int error = ensure_listener(port);
-	if (error)
-		stream_fail(stream, error, "listen on", "a port of the sandbox");
+	struct field field;
+	struct listener *listener;
+	uint16_t port = 0;
+	int error;
+	if (fields_find(fields, TAG_PORT, &field)) {
+		if (!read_port(stream, fields, &port))
+			return;
+		listener = listener_of_port(port, &error);
+	} else {
+		listener = listener_of_self_service(&error);
+	}
+	if (listener)
+		add_relay(stream, port)->listener = listener;
 	else
-		add_relay(stream, port)->accepting = true;
+		stream_fail(stream, error, "listen on", port ? "a port of the sandbox" : "the self-service socket");
 }
 
 /* Gives the stream a connection if one waits, and tells the server with one byte on the error channel. */
 static void pump_accepting(struct relay *relay)
 {
 	static const uint8_t accepted = 0;
-	if (!poller_ready(listener.place) || stream_room(relay->stream) == 0)
+	if (stream_room(relay->stream) == 0)
 		return;
-	int connection = accept4(listener.socket, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (connection < 0)
+	relay->socket = listener_accept(relay->listener);
+	if (relay->socket < 0)
 		return;
-	int on = 1;
-	setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	relay->socket = connection;
-	relay->accepting = false;
+	relay->listener = NULL;
 	stream_send(relay->stream, CHANNEL_ERROR, &accepted, sizeof accepted);
+}
+
+static void on_accept_control(struct stream *stream, uint8_t code, struct fields fields)
+{
+	struct relay *relay = stream->owner;
+	struct field field;
+	if (code != CONTROL_LAST_WORDS || !fields_find(fields, TAG_MESSAGE, &field) || field.length > LAST_WORDS_LIMIT)
+		return;
+	buffer_consume(&relay->last_words, buffer_size(&relay->last_words));
+	buffer_append(&relay->last_words, field.value, field.length);
 }
 
 /* ---- moving bytes ---- */
@@ -277,7 +269,7 @@ static void pump(struct relay *relay)
 		pump_connecting(relay);
 		return;
 	}
-	if (relay->accepting) {
+	if (relay->listener) {
 		pump_accepting(relay);
 		return;
 	}
@@ -314,27 +306,42 @@ const struct operation dial_operation = {
 	.forget = on_forget,
 };
 
-/* The connections that wait in the listener's queue are the parent's too: they end with it. */
 static void on_forget_accept(struct stream *stream)
 {
-	close_listener();
-	free_relay(stream->owner);
+	struct relay *relay = stream->owner;
+	if (buffer_size(&relay->last_words) == 0) {
+		free_relay(relay);
+		return;
+	}
+	take_out(relay);
+	relay->next = parting;
+	parting = relay;
 }
 
 const struct operation accept_operation = {
 	.open = open_accept,
 	.input = on_input,
+	.control = on_accept_control,
 	.cancel = on_cancel,
 	.forget = on_forget_accept,
 };
 
+void relay_part(void)
+{
+	while (parting) {
+		struct relay *relay = parting;
+		parting = relay->next;
+		send(relay->socket, buffer_data(&relay->last_words), buffer_size(&relay->last_words), MSG_NOSIGNAL);
+		release(relay);
+	}
+}
+
 void relay_prepare(void)
 {
-	bool accepting = false;
 	for (struct relay *relay = relays; relay; relay = relay->next) {
 		short events = 0;
-		if (relay->accepting) {
-			accepting = accepting || stream_room(relay->stream) > 0;
+		if (relay->listener) {
+			relay->listener->wanted |= stream_room(relay->stream) > 0;
 		} else if (relay->connecting) {
 			events = POLLOUT;
 			poller_wake_at(relay->deadline_ns);
@@ -346,7 +353,7 @@ void relay_prepare(void)
 		}
 		relay->place = events ? poller_add(relay->socket, events) : NOT_POLLED;
 	}
-	listener.place = accepting ? poller_add(listener.socket, POLLIN) : NOT_POLLED;
+	listener_prepare();
 }
 
 void relay_pump(void)

@@ -9,5 +9,7 @@ extern const struct operation accept_operation;
 
 void relay_prepare(void);
 void relay_pump(void);
+/* In a forked child that knows who it is: says the last words of the parent's connections, and closes them. */
+void relay_part(void);
 
 #endif

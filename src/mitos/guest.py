@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,10 +99,31 @@ class GuestClient:
         return self.info().identity
 
     def fork(self, n: int = 1, label: str = "") -> list[str]:
-        """Makes `n` copies of this sandbox while it runs; their ids. Errors as `info`."""
+        """Makes `n` copies of this sandbox while it runs, this process in it included.
+
+        All of them go on from this call, as after `os.fork`: the sandbox that asked gets the
+        children's ids, each child an empty list, and a new seed for `random`.
+
+        Args:
+            n: how many children, 1 to 64, within the sandbox's budget.
+            label: what the children's ids begin with.
+
+        Returns:
+            The ids of the children; empty in a child.
+
+        Raises:
+            GuestError: refused, such as by the budget; `GuestUnavailableError` as `info`.
+
+        Example:
+            >>> children = GuestClient("/run/mitos.sock").fork(2, label="try")
+            >>> role = "parent" if children else "child"
+        """
         request = {"type": "fork", "fork": {"n": n, "label": label}}
         children = _member(self._call(request, FORK_TIMEOUT_S), "fork").get("children")
-        return [str(child) for child in children] if isinstance(children, list) else []
+        if isinstance(children, list) and children:
+            return [str(child) for child in children]
+        _reseed()
+        return []
 
     def _call(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -116,6 +138,13 @@ class GuestClient:
             except OSError as exc:
                 raise GuestError(f"no answer from {self._path}: {exc}") from exc
         return _answer(line)
+
+
+def _reseed() -> None:
+    """In a child: what its siblings draw must not be what this process draws."""
+    random = sys.modules.get("random")
+    if random is not None and os.environ.get("MITOS_RESEED_AFTER_FORK") != "0":
+        random.seed()
 
 
 def _read_line(connection: socket.socket) -> bytes:
@@ -185,5 +214,10 @@ def identity() -> Identity:
 
 
 def fork(n: int = 1, label: str = "") -> list[str]:
-    """Makes `n` copies of this sandbox while it runs; their ids. Errors as `info`."""
+    """Makes `n` copies of this sandbox while it runs; as `GuestClient.fork`.
+
+    Example:
+        >>> if not fork(3):
+        ...     print("one of three children")
+    """
     return connect().fork(n, label)

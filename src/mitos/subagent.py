@@ -61,6 +61,8 @@ def current_sandbox() -> guest.Identity | None:
 def spawn_subagent(n: int = 1, *, label: str = "") -> SubagentResult:
     """Forks this sandbox into `n` children; outside of one, says why nothing happened.
 
+    The children go on from this call too: there the result is true and has no children.
+
     Raises:
         GuestError: inside a sandbox, when the fork is refused.
     """

@@ -18,7 +18,7 @@ import pytest
 
 import mitos
 from tests.integration.leftovers import Leftovers
-from tests.machine import borrow_cache, why_no_real_sandboxes
+from tests.machine import borrow_cache, mitos_home, why_no_real_sandboxes
 
 pytestmark = pytest.mark.real
 
@@ -26,6 +26,8 @@ START_DEADLINE_S = 900
 """The first start on a machine builds the root filesystem."""
 
 STOP_DEADLINE_S = 60
+
+PUBLISHED_VERSION = "0.3.1"
 
 
 @dataclass(frozen=True)
@@ -122,3 +124,18 @@ def every_sandbox_is_gone(request: pytest.FixtureRequest) -> Iterator[None]:
     for sandbox_id in left:
         httpx.delete(f"{running.url}/v1/sandboxes/{sandbox_id}").raise_for_status()
     assert left == [], "the test left sandboxes running"
+
+
+@pytest.fixture(scope="session")
+def published_python() -> Path:
+    """An interpreter that has the published client and nothing of ours; kept in the home."""
+    place = mitos_home() / "cache" / f"mitos-run-{PUBLISHED_VERSION}"
+    python = place / "bin" / "python"
+    if not (place / "installed").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
+        requirement = f"mitos-run=={PUBLISHED_VERSION}"
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", requirement, "websockets"], check=True
+        )
+        (place / "installed").touch()
+    return python

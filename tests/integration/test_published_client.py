@@ -8,33 +8,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Server
-from tests.machine import mitos_home
+from tests.integration.conftest import PUBLISHED_VERSION, Server
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
-
-VERSION = "0.3.1"
-
-
-@pytest.fixture(scope="session")
-def published_python() -> Path:
-    """An interpreter that has the published client and nothing of ours; kept in the home."""
-    place = mitos_home() / "cache" / f"mitos-run-{VERSION}"
-    python = place / "bin" / "python"
-    if not (place / "installed").exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
-        requirement = f"mitos-run=={VERSION}"
-        subprocess.run(
-            [python, "-m", "pip", "install", "-q", requirement, "websockets"], check=True
-        )
-        (place / "installed").touch()
-    return python
 
 
 def run(python: Path, server: Server, program: str) -> dict[str, object]:
@@ -85,7 +66,7 @@ def test_create_exec_files_run_code_fork_terminate(published_python: Path, serve
     )
 
     assert found == {
-        "version": VERSION,
+        "version": PUBLISHED_VERSION,
         "template": "python",
         "exec": ["hello\n", "oops\n", 3, True],
         "text": "café",

@@ -12,7 +12,7 @@ import pytest
 from mitos.engine.fake import FakeEngine
 from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog
 from mitos.images.store import ImageStore
-from mitos.node.guest import ExecRequest
+from mitos.node.command import ExecRequest
 from mitos.node.node import Node
 from mitos.node.settings import NodeSettings
 

@@ -53,6 +53,7 @@ class _Options:
     api_key: str | None
     preview_origin: str | None
     idle_timeout_s: int
+    guest_forks: int
     preview_secret: bytes
     port_file: Path | None
     prepare: tuple[str, ...]
@@ -84,6 +85,13 @@ class _Options:
     help="End a sandbox without a deadline when nobody used it for so long; 0 means never.",
 )
 @click.option(
+    "--guest-forks",
+    type=click.IntRange(min=0),
+    default=16,
+    show_default=True,
+    help="Forks that a sandbox may make from inside, with those it made so; 0 forbids them.",
+)
+@click.option(
     "--preview-origin",
     metavar="URL",
     help="Where preview URLs point, such as https://preview.example.com, whose names must all lead"
@@ -107,6 +115,7 @@ def serve(
     api_key_file: Path | None,
     preview_origin: str | None,
     idle_timeout: int,
+    guest_forks: int,
     prepare: tuple[str, ...],
     port_file: Path | None,
     scratch: Path | None,
@@ -134,6 +143,7 @@ def serve(
         api_key=api_key,
         preview_origin=_origin(preview_origin),
         idle_timeout_s=idle_timeout,
+        guest_forks=guest_forks,
         preview_secret=_preview_secret(home),
         port_file=port_file,
         prepare=prepare,
@@ -222,7 +232,10 @@ def _node(options: _Options) -> Node:
         )
     images = ImageStore(options.home, ImageCatalog(options.home / CONFIGURATION_NAME))
     settings = NodeSettings(
-        home=options.home, scratch=options.scratch, idle_timeout_s=options.idle_timeout_s
+        home=options.home,
+        scratch=options.scratch,
+        idle_timeout_s=options.idle_timeout_s,
+        guest_forks=options.guest_forks,
     )
     return Node(settings, engine, images)
 

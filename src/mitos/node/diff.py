@@ -15,7 +15,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mitos.node.guest import Command, ExecRequest, Guest
+from mitos.node.command import Command, ExecRequest
+from mitos.node.guest import Guest
 from mitos.wire.errors import ApiError
 from mitos.wire.link import Channel
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
-import errno
-import stat
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -20,24 +17,23 @@ from collections.abc import (
     Callable,
 )
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from mitos.node.answer import check, check_identified, signal_error
 from mitos.node.command import (
     Command,
-    CommandExit,
     CommandInfo,
     ExecRequest,
-    Output,
-    Terminal,
     command_info,
     exec_fields,
     milliseconds,
     unknown_command,
 )
+from mitos.node.file import Change, FileEntry
 from mitos.node.identity import Identity
-from mitos.node.link import Closed, Link, LinkLostError, LinkStream
+from mitos.node.link import Link, LinkLostError, LinkStream
 from mitos.node.process import MAX_INT32, ProcessReading
+from mitos.node.tunnel import Tunnel
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.link import (
     PAYLOAD_LIMIT,
@@ -55,21 +51,7 @@ from mitos.wire.link import (
 
 _T = TypeVar("_T")
 
-__all__ = [
-    "NO_KERNEL_EXIT_CODE",
-    "Change",
-    "ChangeKind",
-    "Command",
-    "CommandExit",
-    "CommandInfo",
-    "ExecRequest",
-    "FileEntry",
-    "Guest",
-    "LinkSource",
-    "Output",
-    "Terminal",
-    "Tunnel",
-]
+__all__ = ["NO_KERNEL_EXIT_CODE", "Guest", "LinkSource"]
 
 NO_KERNEL_EXIT_CODE = 127
 
@@ -83,102 +65,6 @@ CODE_LIMIT_BYTES = 32 << 20
 LISTING_LIMIT_BYTES = 64 << 20
 MAX_SIGNAL = 64
 MAX_PORT = 65_535
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """What the sandbox's kernel says about a path, links not followed."""
-
-    name: str
-    path: str
-    mode: int
-    size: int
-    modified_at_unix: int
-    link_target: str = ""
-
-    @property
-    def is_directory(self) -> bool:
-        """True for a directory; False for a link to one."""
-        return stat.S_ISDIR(self.mode)
-
-
-class ChangeKind(enum.IntEnum):
-    """What happened to a path."""
-
-    READY = 0
-    CREATE = 1
-    MODIFY = 2
-    DELETE = 3
-    RENAME = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One thing that happened in a watched directory; `new_path` is for `RENAME` only."""
-
-    kind: ChangeKind
-    path: str
-    new_path: str = ""
-
-
-class Tunnel:
-    """A connection to a port of the sandbox, under way: bytes both ways.
-
-    Args:
-        stream: of a `DIAL`.
-        port: for error texts.
-    """
-
-    def __init__(self, stream: LinkStream, port: int) -> None:
-        self._stream = stream
-        self._port = port
-
-    async def accepted(self) -> None:
-        """Waits until a program has connected to the port of an `ACCEPT`.
-
-        Raises:
-            ApiError: the agent cannot listen there.
-        """
-        if await self._stream.read() is None:
-            _check(await self._stream.finish(), f"127.0.0.1:{self._port}")
-            raise ApiError("internal", "the agent accepted nothing")
-
-    async def read(self) -> bytes:
-        """The next bytes from the port, or b"" when it has said all it had to say.
-
-        Raises:
-            ApiError: with Connect code `unavailable` when nothing listens there.
-        """
-        chunk = await self._stream.read()
-        if chunk is not None:
-            return chunk[1]
-        if self._stream.closed is not None and self._stream.closed.status is Status.FAILED:
-            raise _unreachable(self._port, self._stream.closed)
-        return b""
-
-    async def write(self, data: bytes) -> bool:
-        """Sends bytes, waiting while the port does not read; False when it is gone."""
-        return await self._stream.send(data)
-
-    async def write_eof(self) -> None:
-        """Says that nothing more comes. Idempotent."""
-        await self._stream.send_eof()
-
-    async def wait_closed(self) -> None:
-        """Waits until all that was written is taken and both directions have ended."""
-        await self._stream.finish()
-
-
-def _unreachable(port: int, closed: Closed) -> ApiError:
-    return ApiError(
-        "internal",
-        f"port {port} of the sandbox cannot be reached",
-        cause=closed.fields.get_text(Tag.MESSAGE),
-        remediation=f"Start a server on port {port} inside the sandbox, then try again.",
-        context={"port": str(port)},
-        status=502,
-        connect=ConnectCode.UNAVAILABLE,
-    )
 
 
 class LinkSource(Protocol):
@@ -249,7 +135,7 @@ class Guest:
             closed = await _step(stream.finish())
             if closed.status is Status.FAILED:
                 raise unknown_command(command_id)
-            _check(closed, "")
+            check(closed, "")
 
     async def read_file(
         self, path: str, *, offset: int = 0, size: int = 0
@@ -260,7 +146,7 @@ class Guest:
         async with self._stream(Operation.READ_FILE, fields) as stream:
             while (chunk := await _step(stream.read())) is not None:
                 yield chunk[1]
-            _check(await stream.finish(), path)
+            check(await stream.finish(), path)
 
     async def write_file(self, path: str, chunks: AsyncIterable[bytes], *, mode: int = 0) -> int:
         """Replaces the file in one step once all chunks are in; returns the bytes written."""
@@ -270,7 +156,7 @@ class Guest:
                 if not await _step(stream.send(chunk)):
                     break
             await _step(stream.send_eof())
-            return _check(await _step(stream.finish()), path).get_uint(Tag.SIZE)
+            return check(await _step(stream.finish()), path).get_uint(Tag.SIZE)
 
     async def list_directory(self, path: str, *, exact: bool = False) -> list[FileEntry]:
         """The entries, sorted by name; for a path that is no directory, that one entry.
@@ -281,12 +167,14 @@ class Guest:
         fields = Fields().text(Tag.PATH, _path(path))
         async with self._stream(Operation.LIST, fields) as stream:
             listing = await _listing(stream, f"listing of {path!r}")
-            _check(await stream.finish(), path)
-            return [_entry(entry, exact=exact) for entry in decode_entries(listing)]
+            check(await stream.finish(), path)
+            return [FileEntry.of(entry, exact=exact) for entry in decode_entries(listing)]
 
     async def stat(self, path: str) -> FileEntry:
         """What is at the path, links not followed."""
-        return _entry(await self._call(Operation.STAT, Fields().text(Tag.PATH, _path(path)), path))
+        return FileEntry.of(
+            await self._call(Operation.STAT, Fields().text(Tag.PATH, _path(path)), path)
+        )
 
     async def make_directory(self, path: str, *, mode: int = 0) -> None:
         """Makes the directory and its parents; an existing one is fine and keeps its mode."""
@@ -306,8 +194,8 @@ class Guest:
         async with self._stream(Operation.WATCH, fields) as stream:
             while (chunk := await stream.read()) is not None:
                 for entry in decoder.feed(chunk[1]):
-                    yield _change(entry)
-            _check(await stream.finish(), path)
+                    yield Change.of(entry)
+            check(await stream.finish(), path)
 
     async def remove(self, path: str, *, recursive: bool = True) -> None:
         """Removes a file or tree; a missing path is fine."""
@@ -344,20 +232,22 @@ class Guest:
             yield Tunnel(stream, port)
 
     @contextlib.asynccontextmanager
-    async def accept(self, port: int) -> AsyncIterator[Tunnel]:
-        """Waits for a program inside to connect to a port of the agent.
+    async def accept(self, port: int | None) -> AsyncIterator[Tunnel]:
+        """Waits for a program inside to connect to the agent.
 
         Args:
-            port: of `127.0.0.1` inside; the same one in every call.
+            port: of `127.0.0.1` inside, the same one in every call; None for the self-service
+                socket.
         """
-        async with self._stream(Operation.ACCEPT, Fields().uint(Tag.PORT, port)) as stream:
+        fields = Fields() if port is None else Fields().uint(Tag.PORT, port)
+        async with self._stream(Operation.ACCEPT, fields) as stream:
             yield Tunnel(stream, port)
 
     async def read_processes(self) -> ProcessReading:
         """One reading of all processes."""
         async with self._stream(Operation.PROCESSES, Fields()) as stream:
             listing = await _listing(stream, "table of processes")
-            return ProcessReading.of(listing, _check(await _step(stream.finish()), ""))
+            return ProcessReading.of(listing, check(await _step(stream.finish()), ""))
 
     async def signal(self, pid: int, number: int) -> None:
         """Sends a signal to one process.
@@ -375,8 +265,8 @@ class Guest:
         async with self._stream(Operation.SIGNAL, fields) as stream:
             closed = await _step(stream.finish())
             if closed.status is Status.FAILED:
-                raise _signal_error(closed.fields.get_uint(Tag.ERRNO), pid)
-            _check(closed, "")
+                raise signal_error(closed.fields.get_uint(Tag.ERRNO), pid)
+            check(closed, "")
 
     async def count_processes(self) -> int:
         """How many processes there are, the agent included."""
@@ -395,7 +285,7 @@ class Guest:
                 async with self._stream(
                     Operation.IDENTIFY, identity.fields(forked=forked)
                 ) as stream:
-                    answer = _check_identified(await stream.finish())
+                    answer = check_identified(await stream.finish())
         except TimeoutError:
             raise ApiError(
                 "internal", f"the sandbox did not confirm its identity within {deadline_s:.0f} s"
@@ -406,7 +296,7 @@ class Guest:
         async with self._stream(operation, fields) as stream:
             try:
                 async with asyncio.timeout(OPERATION_DEADLINE_S):
-                    return _check(await stream.finish(), path)
+                    return check(await stream.finish(), path)
             except TimeoutError:
                 raise _stalled() from None
 
@@ -448,7 +338,7 @@ async def _kernel_events(stream: LinkStream, language: str) -> AsyncIterator[Ker
     if done:
         return
     if closed.status is not Status.UNAVAILABLE:
-        _check(closed, "")
+        check(closed, "")
     message = closed.fields.get_text(Tag.MESSAGE) or f"no kernel for {language!r} in this sandbox"
     yield KernelEvent.error("KernelUnavailable", message)
     yield KernelEvent(KernelEventKind.DONE, bytes([NO_KERNEL_EXIT_CODE]))
@@ -484,86 +374,6 @@ def _stalled() -> ApiError:
     )
 
 
-def _change(fields: Fields) -> Change:
-    try:
-        kind = ChangeKind(fields.get_uint(Tag.CHANGE))
-    except ValueError as exc:
-        raise LinkError(str(exc)) from None
-    new_path = _shown(fields.get_text(Tag.NEW_PATH))
-    return Change(kind, _shown(fields.get_text(Tag.PATH)), new_path)
-
-
-def _entry(fields: Fields, *, exact: bool = False) -> FileEntry:
-    shown = str if exact else _shown
-    return FileEntry(
-        name=shown(fields.get_text(Tag.NAME)),
-        path=shown(fields.get_text(Tag.PATH)),
-        mode=fields.get_uint(Tag.MODE),
-        size=fields.get_uint(Tag.SIZE),
-        modified_at_unix=fields.get_int(Tag.MTIME),
-        link_target=shown(fields.get_text(Tag.LINK_TARGET)),
-    )
-
-
-def _shown(name: str) -> str:
-    """A name as protobuf can carry it: bytes that are not UTF-8 become U+FFFD."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-_CONNECT_OF_ERRNO = {
-    errno.EACCES: ConnectCode.PERMISSION_DENIED,
-    errno.EPERM: ConnectCode.PERMISSION_DENIED,
-    errno.EROFS: ConnectCode.PERMISSION_DENIED,
-    errno.ENOTDIR: ConnectCode.FAILED_PRECONDITION,
-    errno.EISDIR: ConnectCode.FAILED_PRECONDITION,
-    errno.ENOTEMPTY: ConnectCode.FAILED_PRECONDITION,
-    errno.EEXIST: ConnectCode.FAILED_PRECONDITION,
-    errno.ELOOP: ConnectCode.FAILED_PRECONDITION,
-    errno.EBUSY: ConnectCode.FAILED_PRECONDITION,
-    errno.ENXIO: ConnectCode.FAILED_PRECONDITION,
-    errno.ENAMETOOLONG: ConnectCode.INVALID_ARGUMENT,
-    errno.ENOSPC: ConnectCode.RESOURCE_EXHAUSTED,
-    errno.EDQUOT: ConnectCode.RESOURCE_EXHAUSTED,
-    errno.ENOBUFS: ConnectCode.RESOURCE_EXHAUSTED,
-    errno.ENOMEM: ConnectCode.RESOURCE_EXHAUSTED,
-    errno.EFBIG: ConnectCode.RESOURCE_EXHAUSTED,
-}
-"""What the errno of a file operation means on the wire; anything else is internal."""
-
-
-def _check(closed: Closed, path: str) -> Fields:
-    """The fields of a stream that ended well.
-
-    Raises:
-        ApiError: it did not.
-    """
-    if closed.status is Status.OK:
-        return closed.fields
-    if closed.status is Status.INVALID:
-        raise _invalid(closed)
-    if closed.status is Status.CANCELED:
-        raise ApiError("canceled", "the operation was canceled")
-    message = closed.fields.get_text(Tag.MESSAGE) or "the operation failed"
-    number = closed.fields.get_uint(Tag.ERRNO)
-    if closed.status is Status.UNAVAILABLE:
-        raise ApiError("too_many_streams", message)
-    if number == errno.ENOENT:
-        raise ApiError(
-            "not_found",
-            f"no such file or directory: {path!r}",
-            cause=message,
-            remediation="Check the path; list its folder with files.list.",
-            context={"path": path},
-        )
-    raise ApiError(
-        "file_failed",
-        f"the file operation on {path!r} failed",
-        cause=message,
-        context={"path": path},
-        connect=_CONNECT_OF_ERRNO.get(number, ConnectCode.INTERNAL),
-    )
-
-
 def _check_signal(pid: int, number: int) -> None:
     if pid <= 1:
         raise ApiError(
@@ -577,47 +387,3 @@ def _check_signal(pid: int, number: int) -> None:
             f"signal {number} is not a number from 1 to {MAX_SIGNAL}",
             remediation="Send a POSIX number, such as 15 to ask a process to end.",
         )
-
-
-def _signal_error(number: int, pid: int) -> ApiError:
-    if number == errno.ESRCH:
-        return ApiError(
-            "not_found",
-            f"no process {pid} in this sandbox",
-            remediation="Look the id up with Processes; the process may have ended.",
-            context={"pid": str(pid)},
-        )
-    return ApiError(
-        "invalid_input",
-        f"process {pid} belongs to the agent and cannot be signalled",
-        remediation="Signal the command it watches over: the process whose parent it is.",
-        context={"pid": str(pid)},
-        connect=ConnectCode.PERMISSION_DENIED,
-    )
-
-
-def _check_identified(closed: Closed) -> Fields:
-    if closed.status is not Status.FAILED:
-        return _check(closed, "")
-    cause = _shown(closed.fields.get_text(Tag.MESSAGE))
-    if hook := _shown(closed.fields.get_text(Tag.PATH)):
-        raise ApiError(
-            "exec_failed",
-            f"{hook} failed in the forked sandbox, which was destroyed",
-            cause=cause,
-            remediation="Correct or remove that executable in the sandbox, then fork again.",
-        )
-    raise ApiError(
-        "internal",
-        "the sandbox did not take its new identity and was destroyed",
-        cause=cause,
-        remediation="Read the cause: what the sandbox it came from does stands in the way.",
-    )
-
-
-def _invalid(closed: Closed) -> ApiError:
-    return ApiError(
-        "invalid_input",
-        "the sandbox refused the request",
-        cause=closed.fields.get_text(Tag.MESSAGE),
-    )

@@ -20,6 +20,9 @@ __all__ = ["MAX_CLOCK_SKEW_S", "Identity", "make_identity"]
 MAX_CLOCK_SKEW_S = 1.0
 ENTROPY_SIZE = 64
 
+_SELF_SERVICE = {"MITOS_SOCKET": "/run/mitos.sock"}
+"""Where the agent listens; the variable `mitos.guest` looks for."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Identity:
@@ -45,7 +48,8 @@ class Identity:
             .text(Tag.TOKEN, self.token)
             .uint(Tag.FORKED, int(forked))
         )
-        return fields.texts(Tag.ENV, (f"{k}={v}" for k, v in self.environment.items()))
+        variables = {**self.environment, "MITOS_SANDBOX_ID": self.sandbox_id, **_SELF_SERVICE}
+        return fields.texts(Tag.ENV, (f"{k}={v}" for k, v in variables.items()))
 
     def check(self, answer: Fields) -> None:
         """Confirms that the machine took this identity.

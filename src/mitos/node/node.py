@@ -17,7 +17,7 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -28,6 +28,7 @@ from mitos.engine.base import Engine, EngineError, MachineEnd, Resources
 from mitos.host import lock
 from mitos.images.store import ImageStore
 from mitos.node import checkpoint, vitals
+from mitos.node.budget import Budget
 from mitos.node.checkpoint import CheckpointRecord, Shelf
 from mitos.node.deadline import Reaper
 from mitos.node.diff import FileDiff, compare
@@ -47,6 +48,7 @@ from mitos.node.refusal import (
 )
 from mitos.node.roster import Roster
 from mitos.node.sandbox import Phase, Sandbox, SandboxRecord
+from mitos.node.self_service import SelfService, serve_self_service
 from mitos.node.settings import NodeSettings
 from mitos.node.sleep import Bed
 from mitos.node.template import Progress, SnapshotStore, Template, TemplateRecord
@@ -236,14 +238,7 @@ class Node:
         async with self._keys.use(idempotency_key, "fork") as use:
             if use and (replay := self._roster.replay(use.created)):
                 return replay
-            source = self._roster.find(source_id)
-            with self._roster.reserve(child_ids), self._pool.foreground():
-                started = time.perf_counter()
-                launched = await self._forker.fork(source, child_ids, environment)
-                records = [
-                    self._add_child(child, child_id, source, started)
-                    for child, child_id in zip(launched, child_ids, strict=True)
-                ]
+            records = await self._fork(self._roster.find(source_id), child_ids, environment)
             if use:
                 use.record(list(child_ids))
             return records
@@ -521,7 +516,6 @@ class Node:
         return await compare(one.guest, other.guest)
 
     # Runtime
-    # Runtime
 
     def guest(self, sandbox_id: str) -> Guest:
         """The agent of a running sandbox.
@@ -582,6 +576,21 @@ class Node:
         )
         return Template(record, snapshot, rootfs_key)
 
+    async def _fork(
+        self,
+        source: Sandbox,
+        child_ids: Sequence[str],
+        environment: Mapping[str, str] = MappingProxyType({}),
+        budget: Budget | None = None,
+    ) -> list[SandboxRecord]:
+        with self._roster.reserve(child_ids), self._pool.foreground():
+            started = time.perf_counter()
+            launched = await self._forker.fork(source, child_ids, environment)
+            return [
+                self._add_child(child, child_id, source, started, budget)
+                for child, child_id in zip(launched, child_ids, strict=True)
+            ]
+
     async def _watch_vitals(self, sandbox: Sandbox, interval_s: float) -> AsyncGenerator[Vitals]:
         async with sandbox.session():
             samples = vitals.watch(
@@ -592,7 +601,12 @@ class Node:
                     yield sample
 
     def _add_child(
-        self, launched: Launched, child_id: str, source: Sandbox, started: float
+        self,
+        launched: Launched,
+        child_id: str,
+        source: Sandbox,
+        started: float,
+        budget: Budget | None = None,
     ) -> SandboxRecord:
         return self._add_sandbox(
             launched,
@@ -601,6 +615,7 @@ class Node:
             network=source.network,
             started=started,
             parent=source,
+            budget=budget,
         )
 
     def _add_sandbox(
@@ -612,6 +627,7 @@ class Node:
         network: NetworkPosture,
         started: float,
         parent: Sandbox | None = None,
+        budget: Budget | None = None,
     ) -> SandboxRecord:
         record = SandboxRecord(
             id=sandbox_id,
@@ -624,16 +640,23 @@ class Node:
             parent_id=parent.id if parent else None,
             uid=secrets.token_hex(8),
         )
-        sandbox = self._add(record, launched)
+        sandbox = self._add(record, launched, budget)
         parent_uid = parent.uid if parent else None
         self._ledger.add_kin(record.uid, sandbox_id, parent=parent_uid, template_id=template_id)
         self._note_machine(sandbox, launched)
         self._roster.start_deadline(sandbox)
         return record
 
-    def _add(self, record: SandboxRecord, body: Launched | None) -> Sandbox:
-        limit = self.settings.max_streams
-        sandbox = Sandbox(record, body=body, max_streams=limit, wake=self._wake)
+    def _add(
+        self, record: SandboxRecord, body: Launched | None, budget: Budget | None = None
+    ) -> Sandbox:
+        sandbox = Sandbox(
+            record,
+            body=body,
+            max_streams=self.settings.max_streams,
+            budget=budget or Budget(self.settings.guest_forks),
+            wake=self._wake,
+        )
         self._roster.add(sandbox)
         return sandbox
 
@@ -642,13 +665,34 @@ class Node:
         self._ledger.add_sandbox(
             sandbox.id, template_id=sandbox.template_id, machine_id=launched.machine.id
         )
-        watcher = asyncio.create_task(self._watch(sandbox, launched), name=f"watch-{sandbox.id}")
-        self._watchers.add(watcher)
-        watcher.add_done_callback(self._watchers.discard)
+        self._keep(self._watch(sandbox, launched), f"watch-{sandbox.id}")
+        service = SelfService(sandbox, self._fork_from_inside)
+        self._keep(serve_self_service(launched.link, service), f"self-service-{sandbox.id}")
         if sandbox.network.allows_egress:
-            egress = asyncio.create_task(serve_egress(launched.link, sandbox.network, sandbox.id))
-            self._watchers.add(egress)
-            egress.add_done_callback(self._watchers.discard)
+            egress = serve_egress(launched.link, sandbox.network, sandbox.id)
+            self._keep(egress, f"egress-{sandbox.id}")
+
+    def _keep(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Runs what ends with a sandbox's machine."""
+        task = asyncio.create_task(work, name=name)
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
+
+    async def _fork_from_inside(self, source: Sandbox, child_ids: Sequence[str]) -> None:
+        """Children that a sandbox asks for itself: within its budget, and not beyond its deadline.
+
+        Raises:
+            ApiError: as `fork`, or `budget_exhausted`.
+        """
+        source.budget.take_forks(len(child_ids))
+        try:
+            await self._fork(source, child_ids, budget=source.budget)
+        except BaseException:
+            source.budget.give_back(len(child_ids))
+            raise
+        for child in filter(None, map(self._roster.get, child_ids)):
+            child.deadline = source.deadline
+            self._roster.start_deadline(child)
 
     async def _watch(self, sandbox: Sandbox, launched: Launched) -> None:
         """Gives a sandbox up when its machine ends by itself or its link breaks."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mitos.engine.base import Machine, MachineEnd, Snapshot
+from mitos.node.budget import Budget
 from mitos.node.guest import Guest
 from mitos.node.launch import Launched
 from mitos.node.link import Link
@@ -101,6 +102,7 @@ class Sandbox:
         record: as it is at the start; later readings come from `record()`.
         body: its machine and link, owned by the node; None for one that is hibernated.
         max_streams: slots for exec, run_code and terminals; 0 means no limit.
+        budget: what it may do for itself.
         wake: called when a call finds the sandbox hibernated; returns once it runs, or raises.
     """
 
@@ -110,11 +112,13 @@ class Sandbox:
         *,
         body: Launched | None,
         max_streams: int,
+        budget: Budget,
         wake: Callable[[Sandbox], Awaitable[None]],
     ) -> None:
         self._record = record
         self._max_streams = max_streams
         self._wake = wake
+        self.budget = budget
         self.body = body
         self.guest = Guest(self, self._explain_loss)
         self.phase = record.phase

@@ -47,6 +47,9 @@ class NodeSettings:
     max_checkpoint_bytes: int = 16 << 30
     """Disk space of all checkpoints of this server together; 0 means no limit."""
 
+    guest_forks: int = 16
+    """Forks that a sandbox may make from inside, together with those it made so; 0 forbids them."""
+
     idle_timeout_s: int = 0
     """A sandbox without a deadline is terminated when nobody used it for so long; 0 means never."""
 

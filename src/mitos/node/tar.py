@@ -19,7 +19,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import aclosing
 
-from mitos.node.guest import FileEntry, Guest
+from mitos.node.file import FileEntry
+from mitos.node.guest import Guest
 from mitos.wire.errors import ApiError, ConnectCode
 
 __all__ = ["TAR_LIMIT_BYTES", "archive", "upload", "workspace_path"]

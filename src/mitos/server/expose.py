@@ -18,8 +18,8 @@ import h11
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from mitos.node.guest import Tunnel
 from mitos.node.node import Node
+from mitos.node.tunnel import Tunnel
 from mitos.server.tunnel_websocket import carry_websocket
 from mitos.wire.errors import ApiError, ConnectCode
 

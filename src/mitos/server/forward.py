@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 from collections import defaultdict
 
-from mitos.node.guest import Tunnel
 from mitos.node.node import Node
+from mitos.node.tunnel import Tunnel
 from mitos.wire.errors import ApiError
 
 __all__ = ["Forwards"]

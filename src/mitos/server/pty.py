@@ -19,7 +19,7 @@ from protobuf import Oneof
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from mitos.node.guest import Command
+from mitos.node.command import Command
 from mitos.node.node import Node
 from mitos.server.auth import authorize
 from mitos.server.codec import LenientJsonCodec

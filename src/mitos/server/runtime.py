@@ -17,17 +17,11 @@ from connectrpc.request import RequestContext
 from protobuf import Oneof
 
 from mitos.node import tar, vitals
-from mitos.node.guest import (
-    ChangeKind,
-    Command,
-    CommandExit,
-    ExecRequest,
-    FileEntry,
-    Guest,
-    Terminal,
-    Tunnel,
-)
+from mitos.node.command import Command, CommandExit, ExecRequest, Terminal
+from mitos.node.file import ChangeKind, FileEntry
+from mitos.node.guest import Guest
 from mitos.node.node import Node, check_timeout
+from mitos.node.tunnel import Tunnel
 from mitos.server import lineage, listing, stream
 from mitos.server.command import CommandCall
 from mitos.server.errors import connect_error, internal_error

@@ -118,10 +118,11 @@ class Status(enum.IntEnum):
 
 
 class Control(enum.IntEnum):
-    """What a `CONTROL` asks of a running command: its channel byte."""
+    """What a `CONTROL` asks of a running operation: its channel byte."""
 
     RESIZE = 1
     SIGNAL = 2
+    LAST_WORDS = 3
 
 
 class Tag(enum.IntEnum):

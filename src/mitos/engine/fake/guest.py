@@ -197,6 +197,7 @@ class FakeGuest:
             Operation.MKDIR: self._make_directory,
             Operation.REMOVE: self._remove,
             Operation.RUN_CODE: self._run_code,
+            Operation.ACCEPT: self._accept,
         }
 
     async def _identify(self, stream: _Stream) -> Fields:
@@ -266,6 +267,11 @@ class FakeGuest:
         recursive = bool(stream.fields.get_uint(Tag.RECURSIVE))
         self.state.files.remove(stream.fields.get_text(Tag.PATH), recursive=recursive)
         return Fields()
+
+    async def _accept(self, stream: _Stream) -> Fields:  # noqa: ARG002  an operation's signature
+        """No program in a fake machine ever connects."""
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
 
     async def _run_code(self, stream: _Stream) -> Fields:
         if stream.fields.get_text(Tag.LANGUAGE) != "python":
