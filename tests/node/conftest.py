@@ -54,7 +54,7 @@ async def start_node(tmp_path: Path, engine: FakeEngine) -> AsyncIterator[StartN
 async def node(start_node: StartNode) -> Node:
     """A node with the template `python`."""
     started = await start_node()
-    await started.create_template("python")
+    await started.templates.create("python")
     return started
 
 

@@ -131,7 +131,7 @@ async def test_children_of_what_stands_still_run(node: Node, stop: str) -> None:
 
 async def test_an_idle_sandbox_ends_and_a_used_one_does_not(start_node: StartNode) -> None:
     node = await start_node(idle_timeout_s=1)
-    await node.create_template("python")
+    await node.templates.create("python")
     await node.create("python", "idle")
     await node.create("python", "used")
     await node.create("python", "paused")
@@ -162,7 +162,7 @@ async def test_a_partial_fork_keeps_what_came_up(node: Node, engine: FakeEngine)
 
 async def test_too_many_checkpoints_are_refused(start_node: StartNode) -> None:
     node = await start_node(max_checkpoints=1)
-    await node.create_template("python")
+    await node.templates.create("python")
     await node.create("python", "one")
     await node.checkpoint("one", "first")
 
@@ -175,7 +175,7 @@ async def test_too_many_checkpoints_are_refused(start_node: StartNode) -> None:
 
 async def test_checkpoints_over_the_disk_limit_leave_nothing(start_node: StartNode) -> None:
     node = await start_node(max_checkpoint_bytes=1)
-    await node.create_template("python")
+    await node.templates.create("python")
     await node.create("python", "one")
 
     with pytest.raises(ApiError) as caught:

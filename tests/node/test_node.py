@@ -33,7 +33,7 @@ async def test_a_warm_sandbox_gets_the_name_of_who_takes_it(
     start_node: StartNode, engine: FakeEngine
 ) -> None:
     node = await start_node(warm_per_template=1)
-    await node.create_template("python")
+    await node.templates.create("python")
     while not engine.machines:
         await asyncio.sleep(0.01)
 
@@ -48,7 +48,7 @@ async def test_an_unknown_template_is_not_found(node: Node) -> None:
     assert ("not_found", 404) == code_of(caught)
 
     with pytest.raises(ApiError) as caught:
-        await node.create_template("nope")
+        await node.templates.create("nope")
     assert ("not_found", 404) == code_of(caught)
     assert "python" in caught.value.remediation
 
@@ -103,7 +103,7 @@ async def test_a_child_that_keeps_silent_in_its_handshake_is_destroyed(
     start_node: StartNode, engine: FakeEngine
 ) -> None:
     node = await start_node(handshake_deadline_s=0.2)
-    await node.create_template("python")
+    await node.templates.create("python")
     await node.create("python", "parent")
     engine.mute_next_identify = True
 
@@ -218,7 +218,7 @@ async def test_a_paused_sandbox_refuses_calls_until_it_is_resumed(node: Node) ->
 
 async def test_only_so_many_streams_are_open_at_once(start_node: StartNode) -> None:
     node = await start_node(max_streams=2)
-    await node.create_template("python")
+    await node.templates.create("python")
     await node.create("python", "one")
 
     with node.stream("one"), node.stream("one"):
@@ -231,7 +231,7 @@ async def test_only_so_many_streams_are_open_at_once(start_node: StartNode) -> N
 
 async def test_only_so_many_sandboxes_run_at_once(start_node: StartNode) -> None:
     node = await start_node(max_sandboxes=2)
-    await node.create_template("python")
+    await node.templates.create("python")
     await node.create("python", "one")
 
     with pytest.raises(ApiError) as caught:
@@ -272,7 +272,7 @@ async def test_a_call_in_flight_when_the_sandbox_ends_gets_an_error(node: Node) 
 
 async def test_a_restart_remembers_which_sandboxes_ended(start_node: StartNode) -> None:
     node = await start_node()
-    await node.create_template("python")
+    await node.templates.create("python")
     await node.create("python", "one")
     await node.close()
 
@@ -294,16 +294,16 @@ async def test_a_second_server_with_the_same_home_is_refused(
 
 
 async def test_a_template_is_made_anew_for_other_resources(node: Node) -> None:
-    record = await node.create_template("python", resources=Resources(memory_mib=1024))
+    record = await node.templates.create("python", resources=Resources(memory_mib=1024))
 
     assert 1024 == record.resources.memory_mib
-    assert 1 == len(node.list_templates())
+    assert 1 == len(node.templates.records())
     await node.create("python", "one")
 
 
 async def test_the_last_network_posture_counts_for_later_sandboxes(node: Node) -> None:
     before = await node.create("python", "before")
-    await node.create_template("python", network=NetworkPosture(block=True))
+    await node.templates.create("python", network=NetworkPosture(block=True))
 
     after = await node.create("python", "after")
 

@@ -127,7 +127,7 @@ def serving(
         images = ImageStore(home, ImageCatalog(home / CONFIGURATION_NAME))
         node = Node(NodeSettings(home=home, scratch=folder / "scratch", **wanted), engine, images)
         await node.start()
-        await node.create_template("python")
+        await node.templates.create("python")
         listener = http.bind("127.0.0.1", 0)
         port = listener.getsockname()[1]
         url = f"http://127.0.0.1:{port}"

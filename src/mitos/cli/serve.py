@@ -178,7 +178,7 @@ async def _run(options: _Options) -> None:
         await node.start()
         try:
             for name in options.prepare:
-                await node.create_template(name, progress=_say)
+                await node.templates.create(name, progress=_say)
             await _serve_until_told(node, listener, options)
         finally:
             await node.close()

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import secrets
 import shutil
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
 
-from mitos.engine.base import Engine, EngineError, MachineEnd, Resources
+from mitos.engine.base import Engine, EngineError, MachineEnd
 from mitos.host import lock
 from mitos.images.store import ImageStore
 from mitos.node import checkpoint, vitals
@@ -44,14 +42,14 @@ from mitos.node.refusal import (
     conflict,
     engine_errors,
     unknown_sandbox,
-    unknown_template,
 )
 from mitos.node.roster import Roster
 from mitos.node.sandbox import Phase, Sandbox, SandboxRecord
 from mitos.node.self_service import SelfService, serve_self_service
 from mitos.node.settings import NodeSettings
 from mitos.node.sleep import Bed
-from mitos.node.template import Progress, SnapshotStore, Template, TemplateRecord
+from mitos.node.template import SnapshotStore
+from mitos.node.templates import Templates
 from mitos.node.vitals import Vitals
 from mitos.wire.errors import ApiError
 from mitos.wire.network import NetworkPosture
@@ -78,23 +76,26 @@ class Node:
         settings: folders and limits.
         engine: owned by the node: started and closed with it.
         images: root filesystems for templates.
+
+    Attributes:
+        templates: what sandboxes can be created from; there once it has started.
     """
 
     def __init__(self, settings: NodeSettings, engine: Engine, images: ImageStore) -> None:
         self.settings = settings
         self.engine = engine
-        self._snapshots = SnapshotStore(settings, engine, images)
+        self._images = images
         self._pool = Pool(engine, settings)
         self._forker = Forker(engine, self._pool, settings)
         self._bed = Bed(settings.home / "hibernated")
         self._reaper = Reaper(self._end_at_deadline)
-        self._templates: dict[str, Template] = {}
         self._watchers: set[asyncio.Task[None]] = set()
         self._undo = contextlib.AsyncExitStack()
         self._ledger: Ledger
         self._keys: Keyring
         self._shelf: Shelf
         self._roster: Roster
+        self.templates: Templates
 
     async def start(self) -> None:
         """Opens the state, clears what a crashed predecessor left, starts the pool and the reaper.
@@ -110,7 +111,6 @@ class Node:
             self._keys = Keyring(self._ledger)
             self._roster = Roster(self.settings, self._ledger, self._reaper)
             self._shelf = Shelf(self.settings, self._ledger)
-            self._snapshots.prepare()
             _empty(self.settings.scratch)
             undo.callback(shutil.rmtree, self.settings.scratch, ignore_errors=True)
             try:
@@ -124,7 +124,14 @@ class Node:
             undo.push_async_callback(self._pool.close)
             self._reaper.start()
             undo.push_async_callback(self._reaper.close)
-            await self._load_templates()
+            self.templates = Templates(
+                SnapshotStore(self.settings, self.engine, self._images),
+                self._ledger,
+                self._keys,
+                self._pool,
+                self.settings.default_resources,
+            )
+            await self.templates.load()
             self._load_hibernated()
             undo.push_async_callback(self._end_awake)
             self._undo = undo.pop_all()
@@ -137,59 +144,6 @@ class Node:
         awake = [s for s in self._roster.living() if s.phase is not Phase.HIBERNATED]
         await asyncio.gather(*(self._end(s, EndReason.SERVER_STOPPED) for s in awake))
         await asyncio.gather(*self._watchers, return_exceptions=True)
-
-    # Templates
-
-    async def create_template(
-        self,
-        template_id: str,
-        *,
-        network: NetworkPosture | None = None,
-        resources: Resources | None = None,
-        idempotency_key: str | None = None,
-        progress: Progress | None = None,
-    ) -> TemplateRecord:
-        """Makes a template ready to start sandboxes from; an existing one takes the new posture.
-
-        Raises:
-            ApiError: `not_found` for an unknown image, `build_failed`, or the engine's failure.
-        """
-        async with self._keys.use(idempotency_key, "template") as use:
-            if use and use.created and use.created[0] in self._templates:
-                return self._templates[use.created[0]].record
-            wanted = resources or self.settings.default_resources
-            template = self._templates.get(template_id)
-            if template is None or template.record.resources != wanted:
-                template = await self._build_template(template_id, wanted, progress)
-            record = replace(template.record, network=network or NetworkPosture())
-            if self._templates.get(template_id) != replace(template, record=record):
-                await self._add_template(replace(template, record=record))
-            if use:
-                use.record([template_id])
-            return record
-
-    def list_templates(self) -> list[TemplateRecord]:
-        """Every template, sorted by id."""
-        return [self._templates[name].record for name in sorted(self._templates)]
-
-    def get_template(self, template_id: str) -> TemplateRecord:
-        """One template.
-
-        Raises:
-            ApiError: `not_found`.
-        """
-        return self._template(template_id).record
-
-    async def delete_template(self, template_id: str) -> None:
-        """Forgets a template; its sandboxes live on, and its snapshot stays for the next time.
-
-        Raises:
-            ApiError: `not_found`.
-        """
-        self._template(template_id)
-        del self._templates[template_id]
-        self._ledger.delete_template(template_id)
-        await self._pool.remove_template(template_id)
 
     # Sandboxes
 
@@ -205,7 +159,7 @@ class Node:
         async with self._keys.use(idempotency_key, "fork") as use:
             if use and (replay := self._roster.replay(use.created)):
                 return replay[0]
-            template = self._template(template_id)
+            template = self.templates.find(template_id)
             with self._roster.reserve([sandbox_id]), self._pool.foreground():
                 started = time.perf_counter()
                 launched = await self._forker.launch(template, sandbox_id)
@@ -560,22 +514,6 @@ class Node:
 
     # Inside
 
-    async def _build_template(
-        self, template_id: str, resources: Resources, progress: Progress | None
-    ) -> Template:
-        started = time.perf_counter()
-        snapshot, rootfs_key = await self._snapshots.ensure(
-            template_id, resources, progress or functools.partial(_log.info, "template %s")
-        )
-        record = TemplateRecord(
-            id=template_id,
-            created_at=_now(),
-            creation_time_ms=_elapsed_ms(started),
-            network=NetworkPosture(),
-            resources=resources,
-        )
-        return Template(record, snapshot, rootfs_key)
-
     async def _fork(
         self,
         source: Sandbox,
@@ -803,30 +741,6 @@ class Node:
                 self._reaper.set(sandbox_id, due)
                 return
         await self._end(sandbox, EndReason.DEADLINE)
-
-    def _template(self, template_id: str) -> Template:
-        template = self._templates.get(template_id)
-        if template is None:
-            raise unknown_template(template_id)
-        return template
-
-    async def _add_template(self, template: Template) -> None:
-        """Offers the template; warm sandboxes of an older snapshot of the same id are dropped."""
-        record = template.record
-        old = self._templates.get(record.id)
-        if old is not None and old.snapshot != template.snapshot:
-            await self._pool.remove_template(record.id)
-        self._templates[record.id] = template
-        self._ledger.save_template(record.id, template.to_json())
-        self._pool.add_template(template)
-
-    async def _load_templates(self) -> None:
-        """Offers again what an earlier server offered, where its snapshot can still be used."""
-        for body in self._ledger.templates():
-            template = await self._snapshots.load(body)
-            if template is not None:
-                self._templates[template.record.id] = template
-                self._pool.add_template(template)
 
 
 def check_timeout(requested_s: int, ceiling_s: int, sandbox_id: str) -> None:

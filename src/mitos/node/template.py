@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from mitos.engine.base import Engine, EngineError, MachineSpec, Resources, Snapshot
 from mitos.images import guest as guest_files
@@ -30,8 +31,10 @@ from mitos.node.guest import Guest
 from mitos.node.launch import Launched, destroy, translate
 from mitos.node.link import Link, LinkLostError
 from mitos.node.settings import NodeSettings
+from mitos.node.workload import start_workload
 from mitos.wire.errors import ApiError
 from mitos.wire.network import NetworkPosture
+from mitos.wire.workload import ReadyCheck, Workload
 
 __all__ = ["Progress", "SnapshotStore", "Template", "TemplateRecord"]
 
@@ -54,6 +57,11 @@ class TemplateRecord:
     creation_time_ms: float
     network: NetworkPosture
     resources: Resources
+    workload: Workload | None
+
+    def is_made_of(self, resources: Resources, workload: Workload | None) -> bool:
+        """True when its snapshot is what these would make."""
+        return (self.resources, self.workload) == (resources, workload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,7 @@ class Template:
                 "creation_time_ms": record.creation_time_ms,
                 "network": asdict(record.network),
                 "resources": asdict(record.resources),
+                "workload": asdict(record.workload) if record.workload else None,
                 "rootfs": str(self.snapshot.spec.rootfs),
                 "rootfs_key": self.rootfs_key,
             }
@@ -104,7 +113,11 @@ class SnapshotStore:
             shutil.rmtree(leftover, ignore_errors=True)
 
     async def ensure(
-        self, image_name: str, resources: Resources, progress: Progress
+        self,
+        image_name: str,
+        resources: Resources,
+        workload: Workload | None,
+        progress: Progress,
     ) -> tuple[Snapshot, str]:
         """The snapshot of the image and its root filesystem's key; made now if it does not exist.
 
@@ -112,10 +125,10 @@ class SnapshotStore:
             ApiError: `not_found` for an unknown image, `build_failed` when a step fails.
         """
         rootfs = await self._root_filesystem(image_name, progress)
-        snapshot = await self._place(rootfs.path, rootfs.key, resources)
+        snapshot = await self._place(rootfs.path, rootfs.key, resources, workload)
         async with self._locks.setdefault(snapshot.directory.name, asyncio.Lock()):
             if not snapshot.directory.is_dir():
-                await self._build(image_name, snapshot, progress)
+                await self._build(image_name, snapshot, workload, progress)
         return snapshot, rootfs.key
 
     async def load(self, body: str) -> Template | None:
@@ -123,7 +136,8 @@ class SnapshotStore:
         kept = json.loads(body)
         resources = Resources(**kept["resources"])
         rootfs = Path(kept["rootfs"])
-        snapshot = await self._place(rootfs, kept["rootfs_key"], resources)
+        workload = _workload(kept.get("workload"))
+        snapshot = await self._place(rootfs, kept["rootfs_key"], resources, workload)
         if not snapshot.directory.is_dir() or not rootfs.is_dir():
             return None
         record = TemplateRecord(
@@ -132,16 +146,19 @@ class SnapshotStore:
             creation_time_ms=kept["creation_time_ms"],
             network=NetworkPosture.parse(kept["network"]),
             resources=resources,
+            workload=workload,
         )
         return Template(record, snapshot, kept["rootfs_key"])
 
-    async def _place(self, rootfs: Path, rootfs_key: str, resources: Resources) -> Snapshot:
+    async def _place(
+        self, rootfs: Path, rootfs_key: str, resources: Resources, workload: Workload | None
+    ) -> Snapshot:
         if self._guest is None:
             home = self._settings.home / "guest"
             self._guest = await asyncio.to_thread(guest_files.materialize, home)
         guest: Path = self._guest
         spec = MachineSpec(rootfs=rootfs, guest=guest, resources=resources)
-        key = _snapshot_key(rootfs_key, spec, self._engine.snapshot_format)
+        key = _snapshot_key(rootfs_key, spec, workload, self._engine.snapshot_format)
         return Snapshot(self._directory / key, spec)
 
     async def _root_filesystem(self, name: str, progress: Progress) -> RootFilesystem:
@@ -158,11 +175,14 @@ class SnapshotStore:
         except ImageBuildError as exc:
             raise _build_failed(name, "rootfs", str(exc)) from exc
 
-    async def _build(self, name: str, wanted: Snapshot, progress: Progress) -> None:
+    async def _build(
+        self, name: str, wanted: Snapshot, workload: Workload | None, progress: Progress
+    ) -> None:
         work = Path(tempfile.mkdtemp(prefix="building-", dir=self._directory))
         try:
             progress(f"{name}: booting")
-            made = await self._snapshot_warm(name, wanted.spec, work / "snapshot", progress)
+            directory = work / "snapshot"
+            made = await self._snapshot_warm(name, wanted.spec, workload, directory, progress)
             made.directory.rename(wanted.directory)
             progress(f"{name}: ready")
         except EngineError as exc:
@@ -174,7 +194,12 @@ class SnapshotStore:
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 
     async def _snapshot_warm(
-        self, name: str, spec: MachineSpec, directory: Path, progress: Progress
+        self,
+        name: str,
+        spec: MachineSpec,
+        workload: Workload | None,
+        directory: Path,
+        progress: Progress,
     ) -> Snapshot:
         machine = await self._engine.boot(spec)
         link = Link(machine.link)
@@ -183,7 +208,11 @@ class SnapshotStore:
             async with asyncio.timeout(self._settings.boot_deadline_s):
                 await link.hello()
             progress(f"{name}: warming up")
-            await _warm_up(Guest(link, _ended_while_warming))
+            guest = Guest(link, _ended_while_warming)
+            await _warm_up(guest)
+            if workload is not None:
+                progress(f"{name}: starting {workload.command[0]}")
+                await start_workload(guest, workload)
             progress(f"{name}: writing the snapshot")
             async with link.still(self._settings.freeze_deadline_s):
                 return await self._engine.checkpoint(machine, directory)
@@ -211,12 +240,24 @@ def _build_failed(name: str, step_kind: str, cause: str) -> ApiError:
     )
 
 
-def _snapshot_key(rootfs_key: str, spec: MachineSpec, snapshot_format: str) -> str:
+def _workload(kept: dict[str, Any] | None) -> Workload | None:
+    """What `to_json` wrote of a workload."""
+    if kept is None:
+        return None
+    environment = tuple((name, value) for name, value in kept["environment"])
+    ready = ReadyCheck(**kept["ready"]) if kept["ready"] else None
+    return Workload(tuple(kept["command"]), environment, ready, kept["wait_s"])
+
+
+def _snapshot_key(
+    rootfs_key: str, spec: MachineSpec, workload: Workload | None, snapshot_format: str
+) -> str:
     parts = {
         "rootfs": rootfs_key,
         "guest": spec.guest.name,
         "resources": asdict(spec.resources),
         "environment": dict(spec.environment),
+        "workload": asdict(workload) if workload else None,
         "format": snapshot_format,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -27,6 +27,7 @@ from mitos.server.settings import ServerSettings
 from mitos.wire.errors import ApiError
 from mitos.wire.ids import ID_PATTERN, is_valid_id
 from mitos.wire.network import NetworkPosture
+from mitos.wire.workload import Workload
 
 __all__ = ["routes"]
 
@@ -146,7 +147,7 @@ async def _health(call: _Call) -> object:
     return {
         "status": "ok",
         "mock": call.settings.is_mock,
-        "templates": len(call.node.list_templates()),
+        "templates": len(call.node.templates.records()),
         "sandboxes": len(call.node.list_sandboxes()),
     }
 
@@ -155,28 +156,27 @@ async def _create_template(call: _Call) -> object:
     body = await call.body()
     template_id = _checked_id(body.get("id"), "template")
     network = body.get("network")
-    if (body.get("workload") or {}).get("command"):
-        raise ApiError("invalid_input", "template workloads are not supported by this server yet")
-    record = await call.node.create_template(
+    record = await call.node.templates.create(
         template_id,
         network=None if network is None else NetworkPosture.parse(network),
         resources=_resources(body.get("resources"), call.node.settings.default_resources),
+        workload=Workload.parse(body.get("workload"), wait_s=body.get("init_wait_seconds") or 5),
         idempotency_key=call.idempotency_key,
     )
     return _template(record)
 
 
 async def _list_templates(call: _Call) -> object:
-    return [_template(record) for record in call.node.list_templates()]
+    return [_template(record) for record in call.node.templates.records()]
 
 
 async def _get_template(call: _Call) -> object:
-    return _template(call.node.get_template(call.path_id("template")))
+    return _template(call.node.templates.find(call.path_id("template")).record)
 
 
 async def _delete_template(call: _Call) -> object:
     template_id = call.path_id("template")
-    await call.node.delete_template(template_id)
+    await call.node.templates.delete(template_id)
     return {"status": "deleted", "id": template_id}
 
 

@@ -71,7 +71,8 @@ def create(
         id: of the sandbox; 1 to 64 letters, digits, `-`, `_`; generated when left out.
         network: what the template's sandboxes may reach; nothing by default.
         idempotency_key: repeating a create with the same key gives the same sandbox.
-        workload: a process to start in the template.
+        workload: a program that runs in the sandbox from its first instant: `{"command": [...],
+            "env": {...}, "ready": {"port", "path", "expect", "timeout_seconds"}}`.
         resources: `{"vcpu_count": CPUs, "mem_size_mib": MiB}`.
         region: where to run, on servers that have regions.
 
