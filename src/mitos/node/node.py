@@ -3,7 +3,7 @@
 `server` calls this and nothing below it. Each method is all or nothing: when it raises, what it had
 made is gone.
 
-    create, fork:      `node/fork.py` makes the machine, this file gives it a place
+    create, fork:      `node/fork.py` makes the machine, `node/supervisor.py` watches over it
     pause, hibernate:  the machine stands still, or goes to disk (`node/sleep.py`) until it is used
     checkpoint:        a snapshot kept aside (`node/checkpoint.py`), to go back to
 """
@@ -16,21 +16,19 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
 
-from mitos.engine.base import Engine, EngineError, MachineEnd
+from mitos.engine.base import Engine, EngineError
 from mitos.host import lock
 from mitos.images.store import ImageStore
 from mitos.node import checkpoint, vitals
 from mitos.node.budget import Budget
 from mitos.node.checkpoint import CheckpointRecord, Shelf
-from mitos.node.deadline import Reaper
 from mitos.node.diff import FileDiff, compare
-from mitos.node.egress import serve_egress
 from mitos.node.fork import Forker
 from mitos.node.guest import Guest
 from mitos.node.idempotency import Keyring
@@ -45,9 +43,9 @@ from mitos.node.refusal import (
 )
 from mitos.node.roster import Roster
 from mitos.node.sandbox import Phase, Sandbox, SandboxRecord
-from mitos.node.self_service import SelfService, serve_self_service
 from mitos.node.settings import NodeSettings
 from mitos.node.sleep import Bed
+from mitos.node.supervisor import Supervisor
 from mitos.node.template import SnapshotStore
 from mitos.node.templates import Templates
 from mitos.node.vitals import Vitals
@@ -57,16 +55,6 @@ from mitos.wire.network import NetworkPosture
 __all__ = ["Node"]
 
 _log = logging.getLogger(__name__)
-
-END_REASON_DEADLINE_S = 2.0
-"""How long a machine whose link broke may take to say why; one that still runs is then ended."""
-
-_REASON_OF_END = {
-    MachineEnd.OUT_OF_MEMORY: EndReason.OUT_OF_MEMORY,
-    MachineEnd.EXITED: EndReason.EXITED,
-    MachineEnd.LOST: EndReason.LOST,
-    MachineEnd.DESTROYED: EndReason.TERMINATED,
-}
 
 
 class Node:
@@ -88,13 +76,12 @@ class Node:
         self._pool = Pool(engine, settings)
         self._forker = Forker(engine, self._pool, settings)
         self._bed = Bed(settings.home / "hibernated")
-        self._reaper = Reaper(self._end_at_deadline)
-        self._watchers: set[asyncio.Task[None]] = set()
         self._undo = contextlib.AsyncExitStack()
         self._ledger: Ledger
         self._keys: Keyring
         self._shelf: Shelf
         self._roster: Roster
+        self._supervisor: Supervisor
         self.templates: Templates
 
     async def start(self) -> None:
@@ -109,8 +96,18 @@ class Node:
             self._ledger = Ledger(self.settings.home / "state.db", time.time)
             undo.callback(self._ledger.close)
             self._keys = Keyring(self._ledger)
-            self._roster = Roster(self.settings, self._ledger, self._reaper)
             self._shelf = Shelf(self.settings, self._ledger)
+            self._supervisor = Supervisor(
+                self.settings,
+                self.engine,
+                self._ledger,
+                self._shelf,
+                self._bed,
+                self._forker,
+                self._pool,
+                self._fork_from_inside,
+            )
+            self._roster = self._supervisor.roster
             _empty(self.settings.scratch)
             undo.callback(shutil.rmtree, self.settings.scratch, ignore_errors=True)
             try:
@@ -122,8 +119,6 @@ class Node:
                 _log.warning("%d sandboxes ended with the previous server", len(leftovers))
             self._pool.start()
             undo.push_async_callback(self._pool.close)
-            self._reaper.start()
-            undo.push_async_callback(self._reaper.close)
             self.templates = Templates(
                 SnapshotStore(self.settings, self.engine, self._images),
                 self._ledger,
@@ -132,18 +127,13 @@ class Node:
                 self.settings.default_resources,
             )
             await self.templates.load()
-            self._load_hibernated()
-            undo.push_async_callback(self._end_awake)
+            self._supervisor.start()
+            undo.push_async_callback(self._supervisor.close)
             self._undo = undo.pop_all()
 
     async def close(self) -> None:
         """Terminates every sandbox but the hibernated ones and frees everything. Idempotent."""
         await self._undo.aclose()
-
-    async def _end_awake(self) -> None:
-        awake = [s for s in self._roster.living() if s.phase is not Phase.HIBERNATED]
-        await asyncio.gather(*(self._end(s, EndReason.SERVER_STOPPED) for s in awake))
-        await asyncio.gather(*self._watchers, return_exceptions=True)
 
     # Sandboxes
 
@@ -258,7 +248,7 @@ class Node:
         if sandbox is None:
             raise unknown_sandbox(sandbox_id)
         doomed = self._roster.descendants(sandbox) if subtree else [sandbox]
-        await asyncio.gather(*(self._end(each, EndReason.TERMINATED) for each in doomed))
+        await asyncio.gather(*(self._supervisor.end(each, EndReason.TERMINATED) for each in doomed))
         return [each.id for each in doomed]
 
     def set_timeout(self, sandbox_id: str, timeout_s: int) -> int:
@@ -275,9 +265,9 @@ class Node:
         sandbox.deadline = deadline
         if sandbox.phase in (Phase.PAUSED, Phase.HIBERNATED):
             sandbox.remaining_s = timeout_s
-            self._save_sleeper(sandbox)
+            self._supervisor.save_sleeper(sandbox)
         else:
-            self._reaper.set(sandbox_id, deadline)
+            self._roster.start_deadline(sandbox)
         return int(deadline)
 
     async def pause(self, sandbox_id: str) -> None:
@@ -288,7 +278,7 @@ class Node:
         """
         sandbox = self._roster.find(sandbox_id)
         async with sandbox.lock:
-            await self._wake_locked(sandbox)
+            await self._supervisor.wake(sandbox)
             if sandbox.phase is not Phase.READY:
                 return
             async with self._forker.still(sandbox):
@@ -306,7 +296,7 @@ class Node:
         """
         sandbox = self._roster.find(sandbox_id)
         async with sandbox.lock:
-            await self._wake_locked(sandbox)
+            await self._supervisor.wake(sandbox)
             sandbox.last_active = time.time()
             if sandbox.phase is not Phase.PAUSED:
                 return
@@ -342,10 +332,10 @@ class Node:
                 sandbox.phase = Phase.HIBERNATED
                 if before is Phase.READY:
                     self._roster.stop_deadline(sandbox)
-                self._save_sleeper(sandbox)
+                self._supervisor.save_sleeper(sandbox)
                 undo.pop_all()
             sandbox.paused.close()
-            await self._drop_body(sandbox)
+            await self._supervisor.take_machine(sandbox)
 
     # Relatives
 
@@ -357,7 +347,7 @@ class Node:
         """
         sandbox = self._roster.find(sandbox_id)
         async with sandbox.lock:
-            await self._wake_locked(sandbox)
+            await self._supervisor.wake(sandbox)
             checkpoint_id, directory = self._shelf.new_place(sandbox.uid)
             async with contextlib.AsyncExitStack() as undo:
                 undo.callback(self._shelf.discard, checkpoint_id)
@@ -410,7 +400,7 @@ class Node:
             with self._pool.foreground():
                 launched = await self._forker.wake(snapshot, sandbox_id)
             sandbox.paused.close()
-            old = await self._take_body(sandbox, launched)
+            old = await self._supervisor.give_machine(sandbox, launched)
             if old is not None:
                 await destroy(self.engine, old)
             return sandbox.record()
@@ -437,7 +427,7 @@ class Node:
         """
         child = self._roster.find(child_id)
         async with child.lock:
-            await self._wake_locked(child)
+            await self._supervisor.wake(child)
             parent_id, kin = child.parent_id, {k.uid: k for k in self.family(child_id)}
             if parent_id is None or child.id != child_id:
                 raise conflict(child_id, f"{child_id} has no parent", "Promote a fork instead.")
@@ -449,7 +439,7 @@ class Node:
                 self._roster.check_alive(child)
                 parent = self._roster.move(child, parent_id)
             if parent is not None:
-                await self._finish_end(parent, EndReason.TERMINATED)
+                await self._supervisor.finish_end(parent, EndReason.TERMINATED)
             return child.record()
 
     async def diff(self, sandbox_id: str, other_id: str) -> FileDiff:
@@ -578,43 +568,12 @@ class Node:
             parent_id=parent.id if parent else None,
             uid=secrets.token_hex(8),
         )
-        sandbox = self._add(record, launched, budget)
+        sandbox = self._supervisor.add(record, launched, budget)
         parent_uid = parent.uid if parent else None
         self._ledger.add_kin(record.uid, sandbox_id, parent=parent_uid, template_id=template_id)
-        self._note_machine(sandbox, launched)
+        self._supervisor.take_over(sandbox, launched)
         self._roster.start_deadline(sandbox)
         return record
-
-    def _add(
-        self, record: SandboxRecord, body: Launched | None, budget: Budget | None = None
-    ) -> Sandbox:
-        sandbox = Sandbox(
-            record,
-            body=body,
-            max_streams=self.settings.max_streams,
-            budget=budget or Budget(self.settings.guest_forks),
-            wake=self._wake,
-        )
-        self._roster.add(sandbox)
-        return sandbox
-
-    def _note_machine(self, sandbox: Sandbox, launched: Launched) -> None:
-        """Remembers which machine a sandbox has, and watches over it."""
-        self._ledger.add_sandbox(
-            sandbox.id, template_id=sandbox.template_id, machine_id=launched.machine.id
-        )
-        self._keep(self._watch(sandbox, launched), f"watch-{sandbox.id}")
-        service = SelfService(sandbox, self._fork_from_inside)
-        self._keep(serve_self_service(launched.link, service), f"self-service-{sandbox.id}")
-        if sandbox.network.allows_egress:
-            egress = serve_egress(launched.link, sandbox.network, sandbox.id)
-            self._keep(egress, f"egress-{sandbox.id}")
-
-    def _keep(self, work: Coroutine[None, None, None], name: str) -> None:
-        """Runs what ends with a sandbox's machine."""
-        task = asyncio.create_task(work, name=name)
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
 
     async def _fork_from_inside(self, source: Sandbox, child_ids: Sequence[str]) -> None:
         """Children that a sandbox asks for itself: within its budget, and not beyond its deadline.
@@ -631,116 +590,6 @@ class Node:
         for child in filter(None, map(self._roster.get, child_ids)):
             child.deadline = source.deadline
             self._roster.start_deadline(child)
-
-    async def _watch(self, sandbox: Sandbox, launched: Launched) -> None:
-        """Gives a sandbox up when its machine ends by itself or its link breaks."""
-        waits = [
-            asyncio.create_task(launched.link.lost.wait()),
-            asyncio.create_task(launched.machine.wait_end()),
-        ]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-        if sandbox.phase is Phase.TERMINATING or sandbox.body is not launched:
-            return
-        end = MachineEnd.LOST
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_REASON_DEADLINE_S):
-                end = await launched.machine.wait_end()
-        if sandbox.body is launched:
-            _log.warning("sandbox %s ended by itself: %s", sandbox.id, end.value)
-            await self._end(sandbox, _REASON_OF_END[end])
-
-    async def _wake(self, sandbox: Sandbox) -> None:
-        async with sandbox.lock:
-            await self._wake_locked(sandbox)
-
-    async def _wake_locked(self, sandbox: Sandbox) -> None:
-        """Brings a hibernated sandbox up again; the snapshot stays until it runs.
-
-        Preconditions: the caller holds `sandbox.lock`.
-        """
-        self._roster.check_alive(sandbox)
-        if sandbox.snapshot is None:
-            return
-        with self._pool.foreground():
-            launched = await self._forker.wake(sandbox.snapshot, sandbox.id)
-        await self._take_body(sandbox, launched)
-
-    async def _take_body(self, sandbox: Sandbox, launched: Launched) -> Launched | None:
-        """Gives a sandbox a new machine; returns the old one, now the caller's."""
-        try:
-            self._roster.check_alive(sandbox)
-        except ApiError:
-            await destroy(self.engine, launched)
-            raise
-        old, sandbox.body = sandbox.body, launched
-        sandbox.snapshot = None
-        sandbox.phase = Phase.READY
-        sandbox.last_active = time.time()
-        self._note_machine(sandbox, launched)
-        self._roster.start_deadline(sandbox)
-        self._bed.clear(sandbox.uid)
-        return old
-
-    async def _drop_body(self, sandbox: Sandbox) -> None:
-        body, sandbox.body = sandbox.body, None
-        if body is not None:
-            await destroy(self.engine, body)
-
-    def _save_sleeper(self, sandbox: Sandbox) -> None:
-        """Notes a hibernated sandbox, with what is left of its deadline."""
-        if sandbox.snapshot is not None:
-            body = self._bed.encode(
-                sandbox.record(),
-                sandbox.remaining_s,
-                sandbox.snapshot.spec,
-                self.engine.snapshot_format,
-            )
-            self._ledger.hibernate(sandbox.id, body)
-
-    def _load_hibernated(self) -> None:
-        """Takes over what hibernated under an earlier server, and ends all else it left."""
-        for body in self._ledger.hibernated():
-            record, remaining_s, snapshot = self._bed.decode(body, self.engine.snapshot_format)
-            if snapshot is None:
-                _log.error("sandbox %s cannot be woken: its snapshot is unreadable", record.id)
-                self._ledger.end_sandbox(record.id, EndReason.UNREADABLE)
-                continue
-            sandbox = self._add(record, None)
-            sandbox.snapshot, sandbox.remaining_s = snapshot, remaining_s
-        living = [sandbox.uid for sandbox in self._roster.living()]
-        self._bed.sweep(living)
-        self._shelf.sweep(living)
-        self._ledger.end_other_kin(living, EndReason.SERVER_STOPPED)
-
-    async def _end(self, sandbox: Sandbox, reason: EndReason) -> None:
-        if self._roster.remove(sandbox, reason):
-            await self._finish_end(sandbox, reason)
-
-    async def _finish_end(self, sandbox: Sandbox, reason: EndReason) -> None:
-        """Frees what a sandbox had that is in no list any more."""
-        self._ledger.end_kin(sandbox.uid, reason)
-        self._shelf.delete_all(sandbox.uid)
-        self._bed.clear(sandbox.uid)
-        sandbox.tell_end()
-        if sandbox.body is not None:
-            await destroy(self.engine, sandbox.body)
-
-    async def _end_at_deadline(self, sandbox_id: str) -> None:
-        sandbox = self._roster.get(sandbox_id)
-        if sandbox is None:
-            return
-        if sandbox.deadline is None:
-            now = time.time()
-            last_active = now if sandbox.is_busy else sandbox.last_active
-            if (due := last_active + self.settings.idle_timeout_s) > now:
-                self._reaper.set(sandbox_id, due)
-                return
-        await self._end(sandbox, EndReason.DEADLINE)
 
 
 def check_timeout(requested_s: int, ceiling_s: int, sandbox_id: str) -> None:

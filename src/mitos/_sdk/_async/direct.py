@@ -42,7 +42,7 @@ from mitos.types import (
 __all__ = ["AsyncDirectSandbox", "AsyncDirectSandboxFiles", "AsyncSandboxServer", "create"]
 
 SERVER_TIMEOUT_S = 60.0
-BUILD_TIMEOUT_S = 600.0
+BUILD_TIMEOUT_S = 3600.0
 SANDBOX_TIMEOUT_S = 30.0
 EXEC_TIMEOUT_S, EXEC_GRACE_S = 30, 5
 CODE_TIMEOUT_S, CODE_GRACE_S = 60, 10
