@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitos.server.runtime import code_messages
+from mitos.server.messages import code_messages
 from mitos.wire._generated.sandbox.v1 import sandbox_pb as pb
 from mitos.wire.link import KernelEvent, KernelEventKind
 from tests.server import calling

@@ -24,7 +24,8 @@ from mitos.node.node import Node
 from mitos.server.auth import authorize
 from mitos.server.codec import LenientJsonCodec
 from mitos.server.errors import envelope_response
-from mitos.server.runtime import RuntimeService, exec_messages
+from mitos.server.messages import exec_messages
+from mitos.server.runtime import RuntimeService
 from mitos.server.settings import ServerSettings
 from mitos.wire._generated.sandbox.v1 import sandbox_pb as pb
 from mitos.wire.errors import ApiError

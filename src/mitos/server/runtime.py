@@ -7,7 +7,6 @@ turns messages into calls and answers into messages.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any, Literal
@@ -17,42 +16,37 @@ from connectrpc.request import RequestContext
 from protobuf import Oneof
 
 from mitos.node import tar, vitals
-from mitos.node.command import Command, CommandExit, ExecRequest, Terminal
-from mitos.node.file import ChangeKind, FileEntry
+from mitos.node.command import Command, ExecRequest, Terminal
+from mitos.node.file import ChangeKind
 from mitos.node.guest import Guest
 from mitos.node.node import Node, check_timeout
 from mitos.node.tunnel import Tunnel
 from mitos.server import lineage, listing, stream
 from mitos.server.command import CommandCall
 from mitos.server.errors import connect_error, internal_error
+from mitos.server.messages import (
+    OPENED,
+    code_messages,
+    exec_messages,
+    file_info,
+    guest_vitals,
+    pieces,
+    process_info,
+)
 from mitos.server.settings import ServerSettings
 from mitos.wire._generated.sandbox.v1 import sandbox_pb as pb
 from mitos.wire._generated.sandbox.v1.sandbox_connect import Sandbox
 from mitos.wire.errors import ApiError
 from mitos.wire.ids import is_valid_id
-from mitos.wire.link import Channel, KernelEvent, KernelEventKind
 
 __all__ = ["RuntimeService"]
-
-CHUNK_BYTES = 32 * 1024
-"""Largest piece of output or file content in one message, as the contract says."""
 
 MIN_VITALS_INTERVAL_S = 1
 """Also what no interval, or one below 0, means."""
 
 _Context = RequestContext[Any, Any]
-_Stdout = Oneof[Literal["stdout"], bytes]
-_Stderr = Oneof[Literal["stderr"], bytes]
-_Exit = Oneof[Literal["exit"], pb.ExecExit]
-_Result = Oneof[Literal["result"], pb.RunResult]
-_Error = Oneof[Literal["error"], pb.RunError]
-_ExitCode = Oneof[Literal["exit_code"], int]
 _Data = Oneof[Literal["data"], bytes]
 _Close = Oneof[Literal["close"], bool]
-
-
-_OPENED = pb.ExecResponse(msg=_Stdout("stdout", b""))
-"""Says nothing, but takes the headers along: the client knows at once that the command runs."""
 
 
 class RuntimeService(Sandbox):
@@ -80,7 +74,7 @@ class RuntimeService(Sandbox):
             async with opened as command, aclosing(exec_messages(command)) as messages:
                 ctx.response_headers.update(call.answer(command))
                 if call.is_kept:
-                    yield _OPENED
+                    yield OPENED
                 async for message in messages:
                     yield message
 
@@ -100,7 +94,7 @@ class RuntimeService(Sandbox):
             ):
                 ctx.response_headers.update(call.answer(command))
                 if call.is_kept:
-                    yield _OPENED
+                    yield OPENED
                 async for message in messages:
                     yield message
 
@@ -111,7 +105,7 @@ class RuntimeService(Sandbox):
         with self._guest(ctx) as guest:
             async with aclosing(guest.read_file(request.path)) as chunks:
                 async for chunk in chunks:
-                    for piece in _pieces(chunk):
+                    for piece in pieces(chunk):
                         yield pb.Chunk(data=piece)
             yield pb.Chunk(eof=True)
 
@@ -133,13 +127,13 @@ class RuntimeService(Sandbox):
                 token=request.page_token,
                 wanted=request.filter,
             )
-            infos = [_file_info(entry) for entry in entries]
+            infos = [file_info(entry) for entry in entries]
             return pb.ListResponse(entries=infos, next_page_token=token)
 
     async def stat(self, request: pb.StatRequest, ctx: _Context, /) -> pb.FileInfo:
         """What is at a path, links not followed."""
         with self._guest(ctx) as guest:
-            return _file_info(await guest.stat(request.path))
+            return file_info(await guest.stat(request.path))
 
     async def archive(
         self, request: pb.ArchiveRequest, ctx: _Context, /
@@ -150,7 +144,7 @@ class RuntimeService(Sandbox):
                 raise ApiError("invalid_input", "the direction of Archive must be DOWNLOAD")
             async with aclosing(tar.archive(guest, tar.workspace_path(request.path))) as chunks:
                 async for chunk in chunks:
-                    for piece in _pieces(chunk):
+                    for piece in pieces(chunk):
                         yield pb.Chunk(data=piece)
             yield pb.Chunk(eof=True)
 
@@ -198,7 +192,7 @@ class RuntimeService(Sandbox):
         """What runs in the sandbox, with shares of CPU over 100 ms."""
         with self._guest(ctx) as guest:
             found = await vitals.read_processes(guest)
-            return pb.ProcessList(processes=[_process_info(each) for each in found])
+            return pb.ProcessList(processes=[process_info(each) for each in found])
 
     async def signal(self, request: pb.SignalRequest, ctx: _Context, /) -> pb.SignalResponse:
         """Signals one process; never the agent."""
@@ -215,7 +209,7 @@ class RuntimeService(Sandbox):
             samples = self._node.vitals(self._sandbox_id(ctx), interval_s)
             async with aclosing(samples):
                 async for sample in samples:
-                    yield _guest_vitals(sample)
+                    yield guest_vitals(sample)
 
     async def fork(self, request: pb.ForkRequest, ctx: _Context, /) -> pb.Operation:
         """Makes siblings of the sandbox."""
@@ -348,80 +342,6 @@ def _connect_errors() -> Iterator[None]:
         raise connect_error(internal_error(exc)) from exc
 
 
-async def exec_messages(command: Command) -> AsyncGenerator[pb.ExecResponse]:
-    """A command's output and exit as messages."""
-    async for output in command:
-        for piece in _pieces(output.data):
-            if output.channel is Channel.ERROR:
-                yield pb.ExecResponse(msg=_Stderr("stderr", piece))
-            else:
-                yield pb.ExecResponse(msg=_Stdout("stdout", piece))
-    assert command.exit is not None
-    yield pb.ExecResponse(msg=_Exit("exit", exec_exit(command.exit)))
-
-
-def exec_exit(ended: CommandExit) -> pb.ExecExit:
-    """A command's end as a message; the duration is never 0."""
-    return pb.ExecExit(
-        exit_code=ended.exit_code,
-        exec_time_ms=max(ended.duration_s * 1000, 0.001),
-        error=ended.error,
-    )
-
-
-def code_messages(event: KernelEvent) -> Iterator[pb.RunCodeResponse]:
-    """A kernel's event as messages. Its JSON comes from the guest: odd members are dropped."""
-    match event.kind:
-        case KernelEventKind.STDOUT:
-            for piece in _pieces(event.payload):
-                yield pb.RunCodeResponse(msg=_Stdout("stdout", piece))
-        case KernelEventKind.STDERR:
-            for piece in _pieces(event.payload):
-                yield pb.RunCodeResponse(msg=_Stderr("stderr", piece))
-        case KernelEventKind.RESULT:
-            body = _object(event.payload)
-            data = {k: v.encode("utf-8", "replace") for k, v in _texts(body.get("data")).items()}
-            result = pb.RunResult(text=_text(body.get("text")), data=data)
-            yield pb.RunCodeResponse(msg=_Result("result", result))
-        case KernelEventKind.ERROR:
-            body = _object(event.payload)
-            lines = body.get("traceback")
-            error = pb.RunError(
-                name=_text(body.get("name")) or "Error",
-                value=_text(body.get("value")),
-                traceback=[_text(line) for line in lines] if isinstance(lines, list) else [],
-            )
-            yield pb.RunCodeResponse(msg=_Error("error", error))
-        case KernelEventKind.DONE:
-            yield pb.RunCodeResponse(
-                msg=_ExitCode("exit_code", event.payload[0] if event.payload else 1)
-            )
-
-
-def _object(payload: bytes) -> dict[str, object]:
-    try:
-        body = json.loads(payload)
-    except (ValueError, RecursionError):
-        body = {"name": "KernelStreamError", "value": "the kernel sent an event that is not JSON"}
-    return body if isinstance(body, dict) else {}
-
-
-def _text(value: object) -> str:
-    """A string protobuf can carry: no lone surrogates."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
-
-
-def _texts(value: object) -> dict[str, str]:
-    if not isinstance(value, dict):
-        return {}
-    return {_text(k): _text(v) for k, v in value.items() if isinstance(v, str)}
-
-
-def _pieces(data: bytes) -> Iterator[bytes]:
-    for start in range(0, len(data), CHUNK_BYTES):
-        yield data[start : start + CHUNK_BYTES]
-
-
 def _argv(request: pb.ExecOpen | pb.ExecStreamRequest, terminal: Terminal | None) -> list[str]:
     if request.args:
         return [request.command, *request.args]
@@ -461,7 +381,7 @@ async def _input(command: Command, message: pb.ExecRequest) -> None:
 
 async def _tunnel_frames(tunnel: Tunnel) -> AsyncGenerator[pb.Frame]:
     while data := await tunnel.read():
-        for piece in _pieces(data):
+        for piece in pieces(data):
             yield pb.Frame(msg=_Data("data", piece))
     yield pb.Frame(msg=_Close("close", True))
 
@@ -484,40 +404,7 @@ async def _contents(request: AsyncIterator[pb.WriteFileRequest]) -> AsyncIterato
             yield message.msg.value
 
 
-def _process_info(found: vitals.ProcessInfo) -> pb.ProcessInfo:
-    return pb.ProcessInfo(
-        pid=found.pid,
-        ppid=found.ppid,
-        command=found.command,
-        state=found.state,
-        cpu_percent=found.cpu_percent,
-        rss_bytes=found.rss_bytes,
-    )
-
-
-def _guest_vitals(sample: vitals.Vitals) -> pb.GuestVitals:
-    """A sample as a message. Steal and balloon stay 0: a gVisor sandbox has neither."""
-    return pb.GuestVitals(
-        sampled_at_unix=sample.sampled_at_unix,
-        cpu_percent=sample.cpu_percent,
-        mem_used_bytes=sample.memory_used_bytes,
-        mem_total_bytes=sample.memory_total_bytes,
-        process_count=sample.process_count,
-    )
-
-
 async def _tar_chunks(request: AsyncIterator[pb.UploadRequest]) -> AsyncIterator[bytes]:
     async for message in request:
         if message.msg is not None and message.msg.field == "chunk":
             yield message.msg.value
-
-
-def _file_info(entry: FileEntry) -> pb.FileInfo:
-    return pb.FileInfo(
-        name=entry.name,
-        path=entry.path,
-        is_dir=entry.is_directory,
-        size=entry.size,
-        mode=entry.mode,
-        modified_at_unix=entry.modified_at_unix,
-    )
