@@ -19,7 +19,6 @@ import websocket
 from mitos._sdk import terminal
 from mitos._sdk.settings import checked_key
 from mitos._sdk.terminal import Session
-from mitos.errors import AgentRunError
 
 __all__ = ["AsyncPtyHandle", "PtyHandle"]
 
@@ -38,8 +37,9 @@ class PtyHandle:
         rows: height in characters.
 
     Attributes:
-        error: why the connection failed or broke; None while, or when, it did not. It is not
-            raised: `wait` returns -1 then.
+        error: why the shell never ran, why the connection failed or broke, or what `on_data`
+            raised; None while, or when, nothing of that happened. It is not raised: `wait` returns
+            the exit code, or -1.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class PtyHandle:
         cols: int = 80,
         rows: int = 24,
     ) -> None:
-        self.error: AgentRunError | None = None
+        self.error: Exception | None = None
         self._url, self._token = url, checked_key(token)
         self._done = threading.Event()
         self._write_lock = threading.Lock()
-        self._session = Session(on_data, is_legacy=False)
+        self._session = Session(on_data, is_legacy=False, api_key=self._token)
         self._socket: websocket.WebSocket | None = None
         self._thread = threading.Thread(target=self._read, name="mitos-pty", daemon=True)
         try:
@@ -138,7 +138,7 @@ class PtyHandle:
             except websocket.WebSocketBadStatusException:
                 # What the current route said is the better answer: no such sandbox, say.
                 raise exc from None
-            self._session = Session(on_data, is_legacy=True)
+            self._session = Session(on_data, is_legacy=True, api_key=self._token)
         found.settimeout(None)
         return found
 
@@ -171,7 +171,8 @@ class PtyHandle:
                 if kind == websocket.ABNF.OPCODE_CLOSE:
                     break
                 self._session.take(message)
-        except (OSError, ValueError, websocket.WebSocketException, AgentRunError) as exc:
+            self.error = self._session.error
+        except Exception as exc:  # noqa: BLE001  the thread's edge; `on_data` may raise anything
             if not self._done.is_set():
                 self._fail(exc)
         finally:
@@ -180,12 +181,12 @@ class PtyHandle:
             self._done.set()
 
     def _fail(self, exc: Exception) -> None:
-        if isinstance(exc, AgentRunError):
-            self.error = exc
-        elif isinstance(exc, websocket.WebSocketBadStatusException):
+        if isinstance(exc, websocket.WebSocketBadStatusException):
             self.error = terminal.refused(exc.status_code, exc.resp_body, self._token)
-        else:
+        elif isinstance(exc, (OSError, websocket.WebSocketException)):
             self.error = terminal.lost(exc, self._url, self._token)
+        else:
+            self.error = exc
         self._done.set()
 
 
@@ -197,14 +198,14 @@ class AsyncPtyHandle:
         on_data: called with each piece of output, in the event loop.
 
     Attributes:
-        error: why the connection broke; None while, or when, it did not.
+        error: as that of `PtyHandle`; `connect` itself raises.
     """
 
     def __init__(self, ws: Any, on_data: Callable[[bytes], None]) -> None:
         self.error: Exception | None = None
         self._socket = ws
         is_legacy = ws.subprotocol == terminal.LEGACY_SUBPROTOCOL
-        self._session = Session(on_data, is_legacy=is_legacy)
+        self._session = Session(on_data, is_legacy=is_legacy, api_key=None)
         self._reader = asyncio.create_task(self._read(), name="mitos-pty")
 
     @classmethod
@@ -232,6 +233,7 @@ class AsyncPtyHandle:
         try:
             ws = await _open(url, token, cols, rows)
             handle = cls(ws, on_data)
+            handle._session.api_key = token
             if opening := handle._session.opening(cols, rows):
                 await ws.send(opening)
         except InvalidStatus as exc:
@@ -276,6 +278,7 @@ class AsyncPtyHandle:
                 self._session.take(message)
                 if self._session.has_ended:
                     break
+            self.error = self._session.error
         except Exception as exc:  # noqa: BLE001  the task's edge; `on_data` may raise anything
             self.error = exc
         finally:

@@ -9,11 +9,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from mitos.background import BackgroundProcess
     from mitos.errors import AgentRunError
 
 _Sandbox = TypeVar("_Sandbox")
 
 __all__ = [
+    "BackgroundProcess",
     "Checkpoint",
     "CommandInfo",
     "ExecResult",
@@ -342,3 +344,12 @@ class PoolStatus:
     ready_snapshots: int
     desired: int
     node_distribution: dict[str, int] = field(default_factory=dict)
+
+
+def __getattr__(name: str) -> Any:
+    """`BackgroundProcess` is published here, and lives where what it needs can be imported."""
+    if name == "BackgroundProcess":
+        from mitos.background import BackgroundProcess  # noqa: PLC0415  it imports this module
+
+        return BackgroundProcess
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -343,9 +343,21 @@ def test_redirects_are_not_followed(sdk: Sdk, shell: Shell) -> None:
     assert [] == elsewhere.sessions
 
 
-def test_a_callback_that_fails_ends_the_session(sdk: Sdk, shell: Shell) -> None:
+def test_a_shell_that_never_ran_says_why(sdk: Sdk, shell: Shell) -> None:
+    shell.last = lambda _: [exit_with(1, error=f"no /bin/sh, {KEY}")]
+    terminal = sdk.run(sdk.handle(shell.url, KEY).pty(lambda _: None))
+
+    assert 1 == talk(sdk, terminal, Screen(), b"exit 1\n")
+    assert isinstance(terminal.error, mitos.AgentRunError)
+    assert ("exec_failed", "no /bin/sh, [REDACTED]") == (terminal.error.code, terminal.error.cause)
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError, KeyError])
+def test_a_callback_that_fails_ends_the_session(
+    sdk: Sdk, shell: Shell, kind: type[Exception]
+) -> None:
     def fail(_: bytes) -> None:
-        raise ValueError("mine")
+        raise kind("mine")
 
     terminal = sdk.run(sdk.handle(shell.url).pty(fail))
     sdk.run(terminal.send_input(b"ls\n"))

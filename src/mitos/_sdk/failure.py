@@ -12,6 +12,7 @@ import httpx
 from mitos._sdk import error_info
 from mitos.errors import (
     AgentRunError,
+    ExecFailedError,
     TransportFailedError,
     TruncatedStreamError,
     error_for_code,
@@ -19,6 +20,7 @@ from mitos.errors import (
 from mitos.wire.errors import CONNECT_STATUS, TABLE, ConnectCode
 
 __all__ = [
+    "exec_failed",
     "fork_timed_out",
     "from_connect",
     "from_control_plane",
@@ -270,6 +272,16 @@ def _class_with(httpx_class: type[httpx.RequestError]) -> type[TransportFailedEr
     members = {"__doc__": httpx_class.__doc__, "__module__": __name__, "__reduce__": reduce}
     made = type(name, (TransportFailedError, httpx_class), members)
     return _CLASSES.setdefault(httpx_class, cast("type[TransportFailedError]", made))
+
+
+def exec_failed(cause: object, api_key: str | None = None) -> ExecFailedError:
+    """The error of a command or shell that never ran."""
+    return ExecFailedError(
+        "the command could not be run",
+        "exec_failed",
+        cause=redact(str(cause), api_key),
+        remediation="Check that program and working directory exist in the sandbox.",
+    )
 
 
 def fork_timed_out(deadline_s: float) -> AgentRunError:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mitos._sdk.failure import malformed, truncated
+from mitos._sdk.failure import exec_failed, malformed, truncated
 from mitos._sdk.framing import decode_bytes
-from mitos.errors import ExecFailedError, ExecutionDeadlineError
+from mitos.errors import ExecutionDeadlineError
 from mitos.types import CommandInfo, ExecResult, Execution, ExecutionError, FileInfo, Result
 
 __all__ = ["CodeFold", "ExecFold", "FileFold", "command_info", "file_info", "read_timeout_s"]
@@ -95,12 +95,7 @@ class ExecFold:
         if self._exit is None:
             raise truncated("exec")
         if error := self._exit.get("error"):
-            raise ExecFailedError(
-                "the command could not be run",
-                "exec_failed",
-                cause=str(error),
-                remediation="Check that program and working directory exist in the sandbox.",
-            )
+            raise exec_failed(error)
         exit_code = _whole(self._exit.get("exitCode", 0))
         if exit_code == DEADLINE_EXIT_CODE and self._raises_deadline:
             raise ExecutionDeadlineError(

@@ -47,13 +47,22 @@ class Session:
     Args:
         on_data: called with each piece of output.
         is_legacy: speak the older dialect.
+        api_key: appears in no error.
+
+    Attributes:
+        has_ended: the server has said all it had to say.
+        error: why the shell never ran, as the server said with its exit code; else None.
     """
 
-    def __init__(self, on_data: Callable[[bytes], None], *, is_legacy: bool) -> None:
+    def __init__(
+        self, on_data: Callable[[bytes], None], *, is_legacy: bool, api_key: str | None
+    ) -> None:
         self._on_data = on_data
         self._is_legacy = is_legacy
+        self.api_key = api_key
         self._exit_code: int | None = None
         self.has_ended = False
+        self.error: AgentRunError | None = None
 
     @property
     def exit_code(self) -> int:
@@ -114,10 +123,12 @@ class Session:
             if name in body:
                 self._on_data(decode_bytes(str(body[name])))
         if isinstance(body.get("error"), dict):
-            raise failure.from_connect(body["error"], None)
+            raise failure.from_connect(body["error"], self.api_key)
         if "exit" in body:
             ended = body["exit"] if isinstance(body["exit"], dict) else {}
             self._exit_code = _code(ended.get("exitCode", ended.get("exit_code", 0)))
+            if ended.get("error"):
+                self.error = failure.exec_failed(ended["error"], self.api_key)
 
 
 def _code(value: object) -> int:
