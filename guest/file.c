@@ -1,9 +1,9 @@
 #define _GNU_SOURCE
 #include "file.h"
 
+#include "path.h"
 #include "poller.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -17,7 +17,7 @@
 
 enum { LINK_LIMIT = 40 };
 
-enum job_kind { JOB_READ, JOB_WRITE, JOB_LIST };
+enum job_kind { JOB_READ, JOB_WRITE };
 
 /* A file operation that goes on over many turns of the event loop. */
 struct job {
@@ -29,11 +29,9 @@ struct job {
 	bool waiting; /* the descriptor had nothing to give or take: a pipe or a device */
 	uint64_t moved, limit;
 
-	struct buffer pending;     /* WRITE: what has come in; LIST: what goes out */
+	struct buffer pending;     /* WRITE: what has come in */
 	char *temporary;           /* WRITE: beside `path`, or NULL when written in place */
 	mode_t mode;
-	char **names;              /* LIST */
-	size_t name_count, name_next;
 };
 
 static struct job *jobs;
@@ -66,9 +64,6 @@ static void free_job(struct job *job)
 		close(job->descriptor);
 	if (job->temporary)
 		unlink(job->temporary);
-	for (size_t i = 0; i < job->name_count; i++)
-		free(job->names[i]);
-	free(job->names);
 	free(job->temporary);
 	free(job->path);
 	buffer_free(&job->pending);
@@ -84,8 +79,7 @@ static void fail_job(struct job *job, int error, const char *doing)
 static void close_job(struct job *job)
 {
 	struct buffer fields = {0};
-	if (job->kind != JOB_LIST)
-		field_put_uint(&fields, TAG_SIZE, job->moved);
+	field_put_uint(&fields, TAG_SIZE, job->moved);
 	stream_close(job->stream, STATUS_OK, &fields);
 	buffer_free(&fields);
 	free_job(job);
@@ -102,57 +96,6 @@ static void forget_job(struct stream *stream)
 {
 	free_job(stream->owner);
 }
-
-/* ---- entries, for STAT and LIST ---- */
-
-static const char *base_name(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-	return slash && slash[1] ? slash + 1 : path;
-}
-
-static void strip_slashes(char *path)
-{
-	size_t length = strlen(path);
-	while (length > 1 && path[length - 1] == '/')
-		path[--length] = 0;
-}
-
-static bool put_entry(struct buffer *out, const char *path)
-{
-	struct stat status;
-	char target[PATH_MAX];
-	if (lstat(path, &status) < 0)
-		return false;
-	field_put_text(out, TAG_NAME, base_name(path));
-	field_put_text(out, TAG_PATH, path);
-	field_put_uint(out, TAG_MODE, status.st_mode);
-	field_put_uint(out, TAG_SIZE, (uint64_t)status.st_size);
-	field_put_uint(out, TAG_MTIME, (uint64_t)status.st_mtim.tv_sec);
-	if (!S_ISLNK(status.st_mode))
-		return true;
-	ssize_t length = readlink(path, target, sizeof target);
-	if (length >= 0)
-		field_put(out, TAG_LINK_TARGET, target, (size_t)length);
-	return true;
-}
-
-static void open_stat(struct stream *stream, struct fields fields)
-{
-	char *path = stream_path(stream, fields);
-	if (!path)
-		return;
-	struct buffer answer = {0};
-	strip_slashes(path);
-	if (put_entry(&answer, path))
-		stream_close(stream, STATUS_OK, &answer);
-	else
-		stream_fail(stream, errno, "look at", path);
-	buffer_free(&answer);
-	free(path);
-}
-
-const struct operation stat_operation = {.open = open_stat};
 
 /* ---- MKDIR ---- */
 
@@ -194,7 +137,7 @@ static void open_mkdir(struct stream *stream, struct fields fields)
 	char *path = stream_path(stream, fields);
 	if (!path)
 		return;
-	strip_slashes(path);
+	path_strip_slashes(path);
 	int error = make_directory(path, mode & 07777 ? (mode_t)(mode & 07777) : 0755);
 	if (error)
 		stream_fail(stream, error, "make the directory", path);
@@ -264,7 +207,7 @@ static int follow_links(char **path)
 		if (length < 0)
 			return errno == EINVAL || errno == ENOENT ? 0 : errno;
 		target[length] = 0;
-		size_t keep = target[0] == '/' ? 0 : (size_t)(base_name(*path) - *path);
+		size_t keep = target[0] == '/' ? 0 : (size_t)(path_base_name(*path) - *path);
 		char *next = must_allocate(keep + (size_t)length + 1);
 		memcpy(next, *path, keep);
 		memcpy(next + keep, target, (size_t)length + 1);
@@ -286,14 +229,14 @@ static bool ends_with(const char *text, const char *suffix)
 
 bool file_is_replacement(const char *path)
 {
-	return strncmp(base_name(path), TEMPORARY_PREFIX, strlen(TEMPORARY_PREFIX)) == 0 &&
+	return strncmp(path_base_name(path), TEMPORARY_PREFIX, strlen(TEMPORARY_PREFIX)) == 0 &&
 	       ends_with(path, REPLACEMENT_SUFFIX);
 }
 
 bool file_is_temporary(const char *path)
 {
 	return file_is_replacement(path) ||
-	       (strncmp(base_name(path), TEMPORARY_PREFIX, strlen(TEMPORARY_PREFIX)) == 0 &&
+	       (strncmp(path_base_name(path), TEMPORARY_PREFIX, strlen(TEMPORARY_PREFIX)) == 0 &&
 		ends_with(path, NEW_SUFFIX));
 }
 
@@ -303,7 +246,7 @@ static char *temporary_name(const char *path, bool exists)
 	uint64_t random;
 	if (getrandom(&random, sizeof random, 0) != sizeof random)
 		random = (uint64_t)clock_ns();
-	size_t keep = (size_t)(base_name(path) - path);
+	size_t keep = (size_t)(path_base_name(path) - path);
 	char *name = must_allocate(keep + 48);
 	memcpy(name, path, keep);
 	snprintf(name + keep, 48, TEMPORARY_PREFIX "%016llx%s", (unsigned long long)random,
@@ -412,103 +355,6 @@ const struct operation write_file_operation = {
 	.forget = forget_job,
 };
 
-/* ---- LIST ---- */
-
-static int compare_names(const void *left, const void *right)
-{
-	return strcmp(*(char *const *)left, *(char *const *)right);
-}
-
-static void add_name(struct job *job, const char *name, size_t *capacity)
-{
-	if (job->name_count == *capacity) {
-		*capacity = *capacity ? *capacity * 2 : 64;
-		job->names = realloc(job->names, *capacity * sizeof *job->names);
-		if (!job->names)
-			exit(1);
-	}
-	job->names[job->name_count++] = must_copy(name, strlen(name));
-}
-
-static int read_names(struct job *job)
-{
-	DIR *directory = opendir(job->path);
-	if (!directory)
-		return errno;
-	struct dirent *item;
-	size_t capacity = 0;
-	while ((item = readdir(directory)))
-		if (strcmp(item->d_name, ".") != 0 && strcmp(item->d_name, "..") != 0)
-			add_name(job, item->d_name, &capacity);
-	closedir(directory);
-	if (job->name_count > 0)
-		qsort(job->names, job->name_count, sizeof *job->names, compare_names);
-	return 0;
-}
-
-static bool append_entry(struct job *job, const char *path)
-{
-	struct buffer entry = {0};
-	uint8_t length[4];
-	bool found = put_entry(&entry, path);
-	if (found) {
-		store_u32(length, (uint32_t)buffer_size(&entry));
-		buffer_append(&job->pending, length, sizeof length);
-		buffer_append(&job->pending, buffer_data(&entry), buffer_size(&entry));
-	}
-	buffer_free(&entry);
-	return found;
-}
-
-static void open_list(struct stream *stream, struct fields fields)
-{
-	struct stat status;
-	char *path = stream_path(stream, fields);
-	if (!path)
-		return;
-	struct job *job = add_job(stream, JOB_LIST, path);
-	int error = 0;
-	if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
-		error = read_names(job);
-		strip_slashes(path);
-	} else if (!append_entry(job, path)) {
-		error = errno;
-	}
-	if (error)
-		fail_job(job, error, "list");
-}
-
-/* Adds entries until a frame is full. One that vanished meanwhile is left out. */
-static void fill_entries(struct job *job)
-{
-	const char *separator = strcmp(job->path, "/") == 0 ? "" : "/";
-	while (job->name_next < job->name_count && buffer_size(&job->pending) < DATA_LIMIT) {
-		const char *name = job->names[job->name_next++];
-		size_t length = strlen(job->path) + strlen(name) + 2;
-		char *path = must_allocate(length);
-		snprintf(path, length, "%s%s%s", job->path, separator, name);
-		append_entry(job, path);
-		free(path);
-	}
-}
-
-static void pump_list(struct job *job)
-{
-	if (stream_room(job->stream) == 0)
-		return;
-	fill_entries(job);
-	size_t sent = stream_send(job->stream, CHANNEL_OUTPUT, buffer_data(&job->pending), buffer_size(&job->pending));
-	buffer_consume(&job->pending, sent);
-	if (buffer_size(&job->pending) == 0 && job->name_next == job->name_count)
-		close_job(job);
-}
-
-const struct operation list_operation = {
-	.open = open_list,
-	.cancel = cancel_job,
-	.forget = forget_job,
-};
-
 /* ---- the event loop's part ---- */
 
 static bool can_move(const struct job *job)
@@ -537,10 +383,8 @@ static void pump_job(struct job *job)
 		return;
 	if (job->kind == JOB_READ)
 		pump_read(job);
-	else if (job->kind == JOB_WRITE)
-		pump_write(job);
 	else
-		pump_list(job);
+		pump_write(job);
 }
 
 static void rotate(void)

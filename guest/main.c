@@ -6,7 +6,9 @@
  *     attach.c   ATTACH COMMANDS END_COMMAND     command.c, ring.c  what runs, and its output
  *                                process.c  starting and reaping, tree.c killing with all descendants
  *                                terminal.c pseudo-terminals, input.c what is typed
- *     file.c     READ_FILE WRITE_FILE LIST STAT MKDIR       remove.c  REMOVE
+ *     file.c     READ_FILE WRITE_FILE MKDIR      remove.c  REMOVE
+ *                                path.c     parts of paths
+ *     directory.c LIST STAT
  *     cell.c     RUN_CODE        kernel.c   the processes that run it: message.c what they say, capture.c print
  *     identity.c IDENTIFY        hook.c     what runs after a fork, environment.c  the variables all share
  *     watch.c    WATCH
@@ -17,6 +19,7 @@
 #define _GNU_SOURCE
 #include "attach.h"
 #include "command.h"
+#include "directory.h"
 #include "exec.h"
 #include "file.h"
 #include "identity.h"
@@ -104,6 +107,7 @@ static void prepare_operations(void)
 {
 	command_prepare();
 	file_prepare();
+	directory_prepare();
 	remove_prepare();
 	kernel_prepare();
 	identity_prepare();
@@ -116,6 +120,7 @@ static void pump_operations(void)
 {
 	command_pump();
 	file_pump();
+	directory_pump();
 	remove_pump();
 	kernel_pump();
 	identity_pump();

@@ -2,6 +2,7 @@
 #include "watch.h"
 
 #include "file.h"
+#include "path.h"
 #include "poller.h"
 
 #include <dirent.h>
@@ -370,13 +371,6 @@ static int read_events(struct watch *watch)
 
 /* ---- the operation ---- */
 
-static void strip_slashes(char *path)
-{
-	size_t length = strlen(path);
-	while (length > 1 && path[length - 1] == '/')
-		path[--length] = 0;
-}
-
 static void open_watch(struct stream *stream, struct fields fields)
 {
 	uint64_t recursive;
@@ -385,7 +379,7 @@ static void open_watch(struct stream *stream, struct fields fields)
 	char *path = stream_path(stream, fields);
 	if (!path)
 		return;
-	strip_slashes(path);
+	path_strip_slashes(path);
 	struct watch *watch = must_allocate(sizeof *watch);
 	*watch = (struct watch){.next = watches, .stream = stream, .recursive = recursive != 0, .place = NOT_POLLED};
 	watches = watch;
