@@ -176,13 +176,34 @@ def test_a_hostile_tree_writes_nothing_outside_the_target(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_tree_over_the_limit_is_refused_with_a_way_out(
-    sandbox: DirectSandbox, tmp_path: Path
-) -> None:
-    sandbox.exec("mkdir big; truncate -s 65M big/file")
+def test_a_large_tree_comes_down_too(sandbox: DirectSandbox, tmp_path: Path) -> None:
+    made = "mkdir -p big/a; cd big; head -c 70M /dev/urandom >a/file; ln -s a/file link; echo x >y"
+    sandbox.exec(made)
+    sums = sandbox.exec("cd big && sha256sum a/file y").stdout.split()[::2]
+    seen: list[int] = []
 
-    with pytest.raises(mitos.AgentRunError) as caught:
-        sandbox.files.download_dir("big", tmp_path / "out")
+    sandbox.files.download_dir("big", tmp_path / "out", on_progress=seen.append)
+
+    found = digests(tmp_path / "out")
+    assert [found["a/file"], found["y"]] == sums
+    assert (tmp_path / "out/link").readlink() == Path("a/file")
+    assert seen[-1] > 70 << 20
+
+
+@pytest.mark.parametrize(
+    ("before", "limit", "says"),
+    [
+        ("truncate -s 65M big/file", 65 << 20, "bytes came"),
+        ("truncate -s 65M big/file; rm $(which tar)", 4 << 30, "cannot be archived"),
+    ],
+)
+def test_a_tree_that_cannot_come_leaves_nothing_here(
+    sandbox: DirectSandbox, tmp_path: Path, before: str, limit: int, says: str
+) -> None:
+    assert sandbox.exec(f"mkdir big; {before}").exit_code == 0
+
+    with pytest.raises(mitos.AgentRunError, match=says) as caught:
+        sandbox.files.download_dir("big", tmp_path / "out", max_bytes=limit)
 
     assert caught.value.remediation
     assert not (tmp_path / "out").exists()

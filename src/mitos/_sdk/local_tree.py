@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from mitos._sdk.folding import ExecFold
 from mitos._sdk.framing import decode_bytes, encode_bytes
 from mitos.errors import AgentRunError
 
 __all__ = [
     "LARGE_BYTES",
+    "MAX_TREE_BYTES",
     "PartSink",
     "Progress",
+    "TarSink",
     "file_pieces",
     "local_files",
     "opened",
@@ -32,12 +35,18 @@ __all__ = [
     "write_messages",
 ]
 
+TAR_IS_WHOLE = (0, 1)
+"""Exit codes of `tar`: 1 says that a file changed while it was read."""
+
 PIECE_BYTES = 256 << 10
 LARGE_BYTES = 16 << 20
 """Files over this size go alone; all others in tars."""
 
 TAR_BYTES = 32 << 20
 """About the size of one tar; servers take 64 MiB."""
+
+MAX_TREE_BYTES = 4 << 30
+"""Of a tree that comes down: a sandbox that never stops sending must not fill the disk here."""
 
 MEMORY_BYTES = 4 << 20
 """Of a tar that is kept in memory; the rest is in a temporary file."""
@@ -108,29 +117,83 @@ def upload_messages(dest: str, pieces: Iterator[bytes]) -> Iterator[dict[str, An
 
 
 class PartSink:
-    """Takes the messages of a file that comes in and writes them on."""
+    """Takes the messages of a file that comes in and writes them on.
 
-    def __init__(self, target: IO[bytes], on_progress: Progress | None = None) -> None:
+    Args:
+        target: what is written to.
+        on_progress: called with the bytes received so far.
+        limit_bytes: more are refused; None takes any number.
+    """
+
+    def __init__(
+        self,
+        target: IO[bytes],
+        on_progress: Progress | None = None,
+        limit_bytes: int | None = None,
+    ) -> None:
         self._target = target
         self._on_progress = on_progress
+        self._limit_bytes = limit_bytes
         self.received_bytes = 0
 
-    def take(self, message: dict[str, Any]) -> None:
-        """Takes the next message.
+    def take(self, message: dict[str, Any], member: str = "data") -> None:
+        """Takes the next message, whose bytes are in `member`.
 
         Raises:
-            AgentRunError: `internal_error` for one that is not readable.
+            AgentRunError: `internal_error` for one that is not readable, `request_too_large` over
+                the limit.
         """
         try:
-            piece = decode_bytes(message.get("data", ""))
+            piece = decode_bytes(message.get(member, ""))
         except (ValueError, AttributeError) as exc:
             raise AgentRunError(
                 "the server sent a piece that is not readable", "internal_error", status=500
             ) from exc
-        self._target.write(piece)
         self.received_bytes += len(piece)
+        if self._limit_bytes is not None and self.received_bytes > self._limit_bytes:
+            raise AgentRunError(
+                f"more than {self._limit_bytes} bytes came",
+                "request_too_large",
+                remediation="Ask for a smaller part, or raise max_bytes.",
+            )
+        self._target.write(piece)
         if self._on_progress and piece:
             self._on_progress(self.received_bytes)
+
+
+class TarSink:
+    """Takes the output of a `tar` that runs in the sandbox.
+
+    Args:
+        fold: of the command; gets all but the archive.
+        archive: takes the archive.
+    """
+
+    def __init__(self, fold: ExecFold, archive: PartSink) -> None:
+        self._fold = fold
+        self._archive = archive
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Takes the next message; errors as those of `PartSink` and `ExecFold`."""
+        if "stdout" in message:
+            self._archive.take(message, "stdout")
+        else:
+            self._fold.take(message)
+
+    def check(self, refusal: AgentRunError) -> None:
+        """Makes sure that the archive is whole.
+
+        Raises:
+            AgentRunError: `tar` failed; `refusal` is why it was tried.
+        """
+        ended = self._fold.result()
+        if ended.exit_code not in TAR_IS_WHOLE:
+            raise AgentRunError(
+                "the tree cannot be archived in the sandbox",
+                "file_failed",
+                cause=ended.stderr.strip() or f"tar ended with exit code {ended.exit_code}",
+                remediation="Look at the cause; a tree of up to 64 MiB needs no tar there.",
+            ) from refusal
 
 
 @contextlib.contextmanager

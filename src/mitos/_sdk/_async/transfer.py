@@ -11,14 +11,21 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from mitos._sdk import local_tree
+from mitos._sdk import local_tree, request
 from mitos._sdk._async.http import AsyncHttp
+from mitos._sdk.folding import ExecFold
+from mitos.errors import AgentRunError
 from mitos.types import FileEvent
 
 __all__ = ["AsyncDirectSandboxTransfers"]
 
 PIECE_TIMEOUT_S = 600.0
 """Between two pieces: long enough for any disk, and not for ever."""
+
+TAR_TIMEOUT_S = 3600
+
+TOO_LARGE_STATUS = 429
+"""What a tree is answered with that is over the limit of one archive."""
 
 
 class AsyncDirectSandboxTransfers:
@@ -116,24 +123,40 @@ class AsyncDirectSandboxTransfers:
         path: str,
         target: str | os.PathLike[str],
         on_progress: local_tree.Progress | None = None,
+        max_bytes: int = local_tree.MAX_TREE_BYTES,
     ) -> None:
-        """Copies a folder of `/workspace` of up to 64 MiB below a local one, links included.
+        """Copies a folder of `/workspace` below a local one, links included.
+
+        Over 64 MiB it takes the program `tar` in the sandbox, and begins anew with it.
 
         Args:
             path: in the sandbox.
             target: made if need be; nothing is written outside it, whatever the server sends.
             on_progress: called with the bytes received so far.
+            max_bytes: of the whole tree; 4 GiB unless said otherwise.
 
         Raises:
             NotFoundError: no such folder.
             AgentRunError: it is too large, or holds a link that leads out of it.
+
+        Example:
+            >>> await sb.files.download_dir("/workspace/project/out", "out/")
         """
         message = {"path": path, "direction": "DOWNLOAD"}
         with local_tree.spooled() as archive:
-            sink = local_tree.PartSink(archive, on_progress)
-            await self._http.stream(
-                "Archive", self._id, [message], sink.take, read_timeout_s=PIECE_TIMEOUT_S
-            )
+            sink = local_tree.PartSink(archive, on_progress, max_bytes)
+            try:
+                await self._http.stream(
+                    "Archive", self._id, [message], sink.take, read_timeout_s=PIECE_TIMEOUT_S
+                )
+            except AgentRunError as exc:
+                if exc.status != TOO_LARGE_STATUS:
+                    raise
+                archive.seek(0)
+                archive.truncate()
+                await self._download_tar(
+                    path, local_tree.PartSink(archive, on_progress, max_bytes), exc
+                )
             local_tree.unpack(archive, Path(target))
 
     @asynccontextmanager
@@ -167,6 +190,16 @@ class AsyncDirectSandboxTransfers:
             await anext(messages, None)
             async with aclosing(_events(messages)) as events:
                 yield events
+
+    async def _download_tar(
+        self, path: str, archive: local_tree.PartSink, refusal: AgentRunError
+    ) -> None:
+        sink = local_tree.TarSink(ExecFold(0), archive)
+        command = request.exec_message(["tar", "-C", path, "-cf", "-", "."], TAR_TIMEOUT_S)
+        await self._http.stream(
+            "ExecStream", self._id, [command], sink.take, read_timeout_s=PIECE_TIMEOUT_S
+        )
+        sink.check(refusal)
 
     async def _send(self, method: str, messages: Any) -> None:
         await self._http.stream(
