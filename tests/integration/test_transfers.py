@@ -156,6 +156,12 @@ def test_a_tree_goes_up_and_comes_down_whole(sandbox: DirectSandbox, tmp_path: P
     assert seen[-1] == sent == sum(p.stat().st_size for p in source.rglob("*") if p.is_file())
 
 
+def test_an_empty_folder_goes_up_too(sandbox: DirectSandbox, tmp_path: Path) -> None:
+    assert sandbox.files.upload_dir(tmp_path, "/workspace/empty") == 0
+
+    assert sandbox.files.list("/workspace/empty") == []
+
+
 def digests(folder: Path) -> dict[str, str]:
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     return {

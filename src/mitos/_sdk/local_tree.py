@@ -73,9 +73,11 @@ def spooled() -> Iterator[IO[bytes]]:
 
 
 def tars(source: Path, paths: list[Path]) -> Iterator[tuple[list[Path], Iterator[bytes]]]:
-    """The files as tars of a bounded size: what is in each, and its pieces."""
+    """The files as tars of a bounded size, one at least: what is in each, and its pieces."""
     left = list(reversed(paths))
-    while left:
+    is_first = True
+    while left or is_first:
+        is_first = False
         names: list[Path] = []
         with spooled() as spool:
             with tarfile.open(fileobj=spool, mode="w", format=tarfile.PAX_FORMAT) as archive:

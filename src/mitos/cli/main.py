@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import NoReturn
 
 import click
 
+from mitos.cli.connection import Connection
+from mitos.errors import AgentRunError, NotFoundError
 from mitos.wire.errors import ApiError
 
 __all__ = ["main"]
 
 _COMMANDS = {
     "doctor": "mitos.cli.doctor",
+    "download": "mitos.cli.transfer",
+    "fork": "mitos.cli.sandbox",
+    "run": "mitos.cli.sandbox",
+    "sandbox": "mitos.cli.sandbox",
     "serve": "mitos.cli.serve",
     "template": "mitos.cli.template",
+    "upload": "mitos.cli.transfer",
 }
+
+NOT_FOUND_EXIT_CODE = 3
+INTERRUPTED_EXIT_CODE = 130
 
 
 class _LazyGroup(click.Group):
@@ -38,20 +49,49 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mitos-run", prog_name="mitos")
-def _mitos() -> None:
+@click.option(
+    "--server",
+    metavar="URL",
+    help="The server of the sandboxes.  [default: MITOS_BASE_URL, or http://127.0.0.1:8080]",
+)
+@click.option(
+    "--api-key",
+    metavar="KEY",
+    help="Its key.  [default: MITOS_API_KEY, or the credential file's]",
+)
+@click.option("--pool", default="python", help="The template of new sandboxes.  [default: python]")
+@click.pass_context
+def _mitos(context: click.Context, server: str | None, api_key: str | None, pool: str) -> None:
     """Forkable computers for AI agents."""
+    context.obj = Connection(server, api_key, pool)
 
 
 def main() -> None:
-    """Runs the command line; exits 1 on failure, 2 on wrong usage."""
+    """Runs the command line.
+
+    Exits 1 on failure, 2 on wrong usage, 3 when there is no such sandbox or file, 130 on Ctrl-C.
+    """
     try:
-        _mitos()
+        sys.exit(_mitos.main(standalone_mode=False))
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED_EXIT_CODE)
     except ApiError as exc:
-        click.echo(f"mitos: {exc.message}", err=True)
-        if exc.cause:
-            click.echo(f"  cause: {exc.cause}", err=True)
-        click.echo(f"  what to do: {exc.remediation}", err=True)
-        sys.exit(1)
+        _fail(exc.message, exc.cause, exc.remediation, 1)
+    except AgentRunError as exc:
+        code = NOT_FOUND_EXIT_CODE if isinstance(exc, NotFoundError) else 1
+        _fail(f"{exc.args[0]} [{exc.code}]", exc.cause, exc.remediation, code)
+
+
+def _fail(message: str, cause: str, remediation: str, exit_code: int) -> NoReturn:
+    click.echo(f"mitos: {message}", err=True)
+    if cause:
+        click.echo(f"  cause: {cause}", err=True)
+    if remediation:
+        click.echo(f"  what to do: {remediation}", err=True)
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

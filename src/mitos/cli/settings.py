@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["home"]
+__all__ = ["home", "server_url"]
 
 
 def home() -> Path:
@@ -20,3 +20,8 @@ def home() -> Path:
         return Path("/var/lib/mitos")
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "mitos"
+
+
+def server_url() -> str | None:
+    """The server of commands that are told none: this machine's, unless the environment says."""
+    return None if os.environ.get("MITOS_BASE_URL") else "http://127.0.0.1:8080"

@@ -235,15 +235,11 @@ def _child_ids(body: _Body) -> list[str]:
 
 
 async def _list_sandboxes(call: _Call) -> object:
-    return [_sandbox(record, call) for record in call.node.list_sandboxes()]
+    return [_detail(record, call) for record in call.node.list_sandboxes()]
 
 
 async def _get_sandbox(call: _Call) -> object:
-    record = call.node.get_sandbox(call.path_id("sandbox"))
-    answer = {**_sandbox(record, call), "phase": record.phase.value}
-    if record.deadline_unix is not None:
-        answer["deadline_unix"] = record.deadline_unix
-    return answer
+    return _detail(call.node.get_sandbox(call.path_id("sandbox")), call)
 
 
 async def _terminate(call: _Call) -> object:
@@ -392,6 +388,13 @@ def _sandbox(record: SandboxRecord, call: _Call) -> _Body:
         "fork_time_ms": record.fork_time_ms,
         "network": record.network.to_sandbox(),
     }
+
+
+def _detail(record: SandboxRecord, call: _Call) -> _Body:
+    answer = {**_sandbox(record, call), "phase": record.phase.value}
+    if record.deadline_unix is not None:
+        answer["deadline_unix"] = record.deadline_unix
+    return answer
 
 
 def _checked_id(value: object, kind: str) -> str:
