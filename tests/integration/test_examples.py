@@ -35,6 +35,7 @@ def test_every_example_is_here() -> None:
         "01_quickstart.py",
         "02_async.py",
         "03_best_of_n.py",
+        "04_fork_inside.py",
     }
 
 
@@ -55,3 +56,10 @@ def test_best_of_n(server: Server) -> None:
     assert "/workspace/stats.py" in printed
     assert printed.count("Ended") == 8
     assert "after: 5 of 5" in printed
+
+
+def test_fork_inside(server: Server) -> None:
+    printed = run("04_fork_inside.py", server)
+
+    assert printed.count("of 2262 primes") == 3
+    assert printed.count("Ended") == 3
