@@ -225,3 +225,33 @@ def test_a_message_of_another_form_is_a_typed_error(
         sdk.run(sandbox.exec("x"))
 
     assert caught.value.code in {"internal_error", "truncated_stream"}
+
+
+def test_a_part_of_a_second_is_rounded_up(sdk: Sdk, sandbox: Any, server: ScriptedServer) -> None:
+    server.on_call("ExecStream", stream(DONE))
+
+    sdk.run(sandbox.exec("x", timeout=1.2))
+
+    assert 2 == server.requests[-1].messages[0]["timeoutSeconds"]
+
+
+@pytest.mark.parametrize(
+    ("command", "timeout", "error"),
+    [
+        ("x", "30", TypeError),
+        ("x", True, TypeError),
+        ("x", None, TypeError),
+        ("x", float("nan"), ValueError),
+        ("x", float("inf"), mitos.TimeoutTooLargeError),
+        (5, 30, TypeError),
+        (b"x", 30, TypeError),
+        (None, 30, TypeError),
+    ],
+)
+def test_what_cannot_be_run_is_said_before_anything_is_sent(
+    sdk: Sdk, sandbox: Any, server: ScriptedServer, command: Any, timeout: Any, error: type
+) -> None:
+    with pytest.raises(error):
+        sdk.run(sandbox.exec(command, timeout=timeout))
+
+    assert [] == server.requests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -93,14 +94,18 @@ def child_ids(count: int, base: str | None) -> list[str]:
     return [checked_id(f"{base}-{index}") for index in range(count)]
 
 
-def check_timeout(timeout_s: int) -> int:
-    """The timeout, if it is not over the ceiling; it is never clamped.
+def check_timeout(timeout_s: float) -> int:
+    """The timeout in whole seconds, rounded up, if it is not over the ceiling; never clamped.
 
     Raises:
         TimeoutTooLargeError: nothing has been sent.
+        TypeError: it is no number.
+        ValueError: it is not one of those that can be counted.
     """
-    if timeout_s <= MAX_EXEC_TIMEOUT_SECONDS:
-        return timeout_s
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)):
+        raise TypeError(f"a timeout is a number of seconds, not {type(timeout_s).__name__}")
+    if timeout_s <= MAX_EXEC_TIMEOUT_SECONDS or math.isnan(timeout_s):
+        return math.ceil(timeout_s)
     raise TimeoutTooLargeError(
         f"a timeout of {timeout_s} s is over the ceiling of {MAX_EXEC_TIMEOUT_SECONDS} s",
         "timeout_too_large",
@@ -126,7 +131,13 @@ def exec_message(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The request of a command; a list of arguments is quoted for the shell."""
+    """The request of a command; a list of arguments is quoted for the shell.
+
+    Raises:
+        TypeError: it is neither text nor a list.
+    """
+    if not isinstance(command, (str, list, tuple)):
+        raise TypeError(f"a command is a string or a list, not {type(command).__name__}")
     text = command if isinstance(command, str) else shlex.join(str(part) for part in command)
     message: dict[str, Any] = {"command": text, "timeoutSeconds": check_timeout(timeout_s)}
     if cwd:
