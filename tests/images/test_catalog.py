@@ -42,6 +42,16 @@ def test_the_file_adds_folders_archives_and_package_lists(file: Path, tmp_path: 
     assert catalog.find("science") == DebianImage("science", ("python3", "python3-numpy"))
 
 
+def test_any_image_may_preload_modules(file: Path) -> None:
+    file.write_text(
+        '[templates.mine]\nrootfs = "x.tar"\npreload = ["numpy", "scipy.stats"]\n'
+        '[templates.science]\npackages = ["python3"]\npreload = ["json"]\n'
+    )
+
+    assert ImageCatalog(file).find("mine").preload == ("numpy", "scipy.stats")
+    assert ImageCatalog(file).find("science").preload == ("json",)
+
+
 def test_the_file_can_replace_a_built_in_image(file: Path) -> None:
     file.write_text('[templates.python]\npackages = ["python3-minimal"]\n')
 
@@ -72,6 +82,9 @@ def test_an_edit_counts_at_once(file: Path) -> None:
         ("[templates.x]\npackages = ['vim,evil']", "not a Debian package name"),
         ("[templates.'../x']\nrootfs = 'y'", "letters"),
         ("templates.x = 3", "one key"),
+        ("[templates.x]\npreload = ['numpy']", "one key"),
+        ("[templates.x]\nrootfs = 'y'\npreload = 'numpy'", "list of Python modules"),
+        ("[templates.x]\nrootfs = 'y'\npreload = ['os; evil']", "not the name of a Python module"),
     ],
 )
 def test_a_faulty_file_is_named_with_what_is_wrong(file: Path, text: str, named: str) -> None:

@@ -34,6 +34,14 @@ FIRST_CELLS = (
 )
 
 
+def test_the_packages_are_imported_before_the_first_cell(server: Server) -> None:
+    with server.create("data") as sandbox:
+        loaded = succeed(sandbox, "__import__('sys').modules.keys() & {'numpy', 'pandas'}").text
+        names = succeed(sandbox, "[name for name in dir() if not name.startswith('_')]").text
+
+    assert (loaded, names) in [("{'numpy', 'pandas'}", "[]"), ("{'pandas', 'numpy'}", "[]")]
+
+
 def run(sandbox: DirectSandbox, code: str) -> mitos.Execution:
     return sandbox.run_code(code, timeout=CELL_TIMEOUT_S)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -146,3 +147,19 @@ def test_a_bad_workload_is_refused(server: Server, asked: dict[str, Any]) -> Non
 
     assert caught.value.code == "invalid_input"
     assert "workload" in str(caught.value)
+
+
+def test_a_module_that_cannot_be_preloaded_fails_the_template(server: Server) -> None:
+    records = [json.loads(file.read_text()) for file in (server.home / "rootfs").glob("*.json")]
+    key = next(record["key"] for record in records if record["name"] == "python")
+    built = server.home / "rootfs" / key
+    configuration = server.home / "templates.toml"
+    configuration.write_text(f'[templates.odd]\nrootfs = "{built}"\npreload = ["no_such_module"]\n')
+    try:
+        with pytest.raises(AgentRunError) as caught:
+            mitos.SandboxServer(server.url).create_template("odd")
+    finally:
+        configuration.unlink()
+
+    assert caught.value.context["step_kind"] == "preload"
+    assert "no_such_module" in caught.value.cause

@@ -8,6 +8,7 @@
     rootfs = "images/alpine.tar.gz"     # or a tar archive; relative to the file
     [templates.science]
     packages = ["python3", "python3-scipy"]   # or Debian packages
+    preload = ["scipy.stats"]           # with any of them: what `run_code` has imported already
 
 The file is read at every look-up, so an edit counts for the next template.
 """
@@ -27,6 +28,7 @@ CONFIGURATION_NAME = "templates.toml"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _CONFIGURATION_LIMIT_BYTES = 1 << 20
 
 # ca-certificates and curl everywhere, since fetching something is what people try first; procps for
@@ -40,7 +42,11 @@ BUILT_IN: Mapping[str, Image] = {
     for image in (
         DebianImage("base", _EVERYWHERE),
         DebianImage("python", _PYTHON),
-        DebianImage("data", (*_PYTHON, "python3-matplotlib", "python3-numpy", "python3-pandas")),
+        DebianImage(
+            "data",
+            (*_PYTHON, "python3-matplotlib", "python3-numpy", "python3-pandas"),
+            preload=("numpy", "pandas", "matplotlib.pyplot"),
+        ),
         # npm brings its own dependencies from Debian; python3 is there for the code kernel.
         DebianImage("node", (*_EVERYWHERE, "git", "nodejs", "npm", "python3")),
     )
@@ -125,14 +131,25 @@ def _parse_image(name: str, table: object, directory: Path) -> Image:
     where = f"[templates.{name}]"
     if not _NAME.fullmatch(name):
         raise ValueError(f"{where}: a name has 1 to 63 letters, digits, '.', '_' or '-'")
-    if not isinstance(table, dict) or set(table) not in ({"rootfs"}, {"packages"}):
-        raise ValueError(f"{where} needs one key: rootfs, or packages")
+    if not isinstance(table, dict) or set(table) - {"preload"} not in ({"rootfs"}, {"packages"}):
+        raise ValueError(f"{where} needs one key: rootfs, or packages; preload may stand beside it")
+    preload = _parse_preload(where, table.get("preload", []))
     if "packages" in table:
-        return DebianImage(name, _parse_packages(where, table["packages"]))
+        return DebianImage(name, _parse_packages(where, table["packages"]), preload)
     if not isinstance(table["rootfs"], str) or not table["rootfs"]:
         raise ValueError(f"{where}: rootfs is the path of a folder or a tar archive")
     path = directory / table["rootfs"]
-    return DirectoryImage(name, path) if path.is_dir() else ArchiveImage(name, path)
+    kind = DirectoryImage if path.is_dir() else ArchiveImage
+    return kind(name, path, preload)
+
+
+def _parse_preload(where: str, modules: object) -> tuple[str, ...]:
+    if not isinstance(modules, list):
+        raise ValueError(f"{where}: preload is a list of Python modules")
+    for module in modules:
+        if not isinstance(module, str) or not _MODULE.fullmatch(module):
+            raise ValueError(f"{where}: {module!r} is not the name of a Python module")
+    return tuple(modules)
 
 
 def _parse_packages(where: str, packages: object) -> tuple[str, ...]:

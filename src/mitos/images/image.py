@@ -15,28 +15,32 @@ class DebianImage:
     Attributes:
         name: what people call it.
         packages: installed beside Debian's required packages and apt.
+        preload: Python modules that its sandboxes have imported when they start.
         suite: the Debian release.
     """
 
     name: str
     packages: tuple[str, ...]
+    preload: tuple[str, ...] = ()
     suite: str = "bookworm"
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryImage:
-    """A copy of a folder that holds a root filesystem."""
+    """A copy of a folder that holds a root filesystem; `preload` as in `DebianImage`."""
 
     name: str
     path: Path
+    preload: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveImage:
-    """A root filesystem unpacked from a tar archive, compressed or not."""
+    """A root filesystem unpacked from a tar archive, compressed or not; `preload` likewise."""
 
     name: str
     path: Path
+    preload: tuple[str, ...] = ()
 
 
 Image = DebianImage | DirectoryImage | ArchiveImage

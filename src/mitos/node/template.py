@@ -26,6 +26,7 @@ from typing import Any
 from mitos.engine.base import Engine, EngineError, MachineSpec, Resources, Snapshot
 from mitos.images import guest as guest_files
 from mitos.images.catalog import ImageNotFoundError
+from mitos.images.image import Image
 from mitos.images.store import ImageBuildError, ImageStore, RootFilesystem
 from mitos.node.guest import Guest
 from mitos.node.launch import Launched, destroy, translate
@@ -33,6 +34,7 @@ from mitos.node.link import Link, LinkLostError
 from mitos.node.settings import NodeSettings
 from mitos.node.workload import start_workload
 from mitos.wire.errors import ApiError
+from mitos.wire.link import KernelEventKind
 from mitos.wire.network import NetworkPosture
 from mitos.wire.workload import ReadyCheck, Workload
 
@@ -42,6 +44,7 @@ Progress = Callable[[str], None]
 """Told each step of long work, as a short line."""
 
 WARM_UP_DEADLINE_S = 60.0
+MAX_CAUSE_BYTES = 2000
 WARM_LANGUAGES = ("python",)
 """Kernels that are started before the snapshot, where the image has them: the first cell is then
 warm.
@@ -65,12 +68,26 @@ class TemplateRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmUp:
+    """What is done in a booted machine before it is snapshotted.
+
+    Attributes:
+        preload: Python modules that the code kernel imports.
+        workload: a program that is started, or None.
+    """
+
+    preload: tuple[str, ...]
+    workload: Workload | None
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
     """A template that sandboxes can be started from."""
 
     record: TemplateRecord
     snapshot: Snapshot
     rootfs_key: str
+    preload: tuple[str, ...]
 
     def to_json(self) -> str:
         """What the ledger keeps of it, to offer it again after a restart."""
@@ -85,6 +102,7 @@ class Template:
                 "workload": asdict(record.workload) if record.workload else None,
                 "rootfs": str(self.snapshot.spec.rootfs),
                 "rootfs_key": self.rootfs_key,
+                "preload": self.preload,
             }
         )
 
@@ -112,32 +130,28 @@ class SnapshotStore:
         for leftover in self._directory.glob("building-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    async def ensure(
-        self,
-        image_name: str,
-        resources: Resources,
-        workload: Workload | None,
-        progress: Progress,
-    ) -> tuple[Snapshot, str]:
-        """The snapshot of the image and its root filesystem's key; made now if it does not exist.
+    async def ensure(self, record: TemplateRecord, progress: Progress) -> Template:
+        """The template with its snapshot, which is made now if it does not exist.
 
         Raises:
             ApiError: `not_found` for an unknown image, `build_failed` when a step fails.
         """
-        rootfs = await self._root_filesystem(image_name, progress)
-        snapshot = await self._place(rootfs.path, rootfs.key, resources, workload)
+        image = self._image(record.id)
+        rootfs = await self._root_filesystem(image, progress)
+        warm_up = WarmUp(image.preload, record.workload)
+        snapshot = await self._place(rootfs.path, rootfs.key, record.resources, warm_up)
         async with self._locks.setdefault(snapshot.directory.name, asyncio.Lock()):
             if not snapshot.directory.is_dir():
-                await self._build(image_name, snapshot, workload, progress)
-        return snapshot, rootfs.key
+                await self._build(image.name, snapshot, warm_up, progress)
+        return Template(record, snapshot, rootfs.key, image.preload)
 
     async def load(self, body: str) -> Template | None:
         """A template of an earlier server, if this engine and agent can use its snapshot."""
         kept = json.loads(body)
         resources = Resources(**kept["resources"])
         rootfs = Path(kept["rootfs"])
-        workload = _workload(kept.get("workload"))
-        snapshot = await self._place(rootfs, kept["rootfs_key"], resources, workload)
+        warm_up = WarmUp(tuple(kept.get("preload", ())), _workload(kept.get("workload")))
+        snapshot = await self._place(rootfs, kept["rootfs_key"], resources, warm_up)
         if not snapshot.directory.is_dir() or not rootfs.is_dir():
             return None
         record = TemplateRecord(
@@ -146,24 +160,24 @@ class SnapshotStore:
             creation_time_ms=kept["creation_time_ms"],
             network=NetworkPosture.parse(kept["network"]),
             resources=resources,
-            workload=workload,
+            workload=warm_up.workload,
         )
-        return Template(record, snapshot, kept["rootfs_key"])
+        return Template(record, snapshot, kept["rootfs_key"], warm_up.preload)
 
     async def _place(
-        self, rootfs: Path, rootfs_key: str, resources: Resources, workload: Workload | None
+        self, rootfs: Path, rootfs_key: str, resources: Resources, warm_up: WarmUp
     ) -> Snapshot:
         if self._guest is None:
             home = self._settings.home / "guest"
             self._guest = await asyncio.to_thread(guest_files.materialize, home)
         guest: Path = self._guest
         spec = MachineSpec(rootfs=rootfs, guest=guest, resources=resources)
-        key = _snapshot_key(rootfs_key, spec, workload, self._engine.snapshot_format)
+        key = _snapshot_key(rootfs_key, spec, warm_up, self._engine.snapshot_format)
         return Snapshot(self._directory / key, spec)
 
-    async def _root_filesystem(self, name: str, progress: Progress) -> RootFilesystem:
+    def _image(self, name: str) -> Image:
         try:
-            return await self._images.ensure(self._images.catalog.find(name), progress)
+            return self._images.catalog.find(name)
         except ImageNotFoundError as exc:
             raise ApiError(
                 "not_found",
@@ -172,17 +186,21 @@ class SnapshotStore:
                 remediation=f"Use one of: {', '.join(self._images.catalog.names())}.",
                 context={"template": name},
             ) from exc
+
+    async def _root_filesystem(self, image: Image, progress: Progress) -> RootFilesystem:
+        try:
+            return await self._images.ensure(image, progress)
         except ImageBuildError as exc:
-            raise _build_failed(name, "rootfs", str(exc)) from exc
+            raise _build_failed(image.name, "rootfs", str(exc)) from exc
 
     async def _build(
-        self, name: str, wanted: Snapshot, workload: Workload | None, progress: Progress
+        self, name: str, wanted: Snapshot, warm_up: WarmUp, progress: Progress
     ) -> None:
         work = Path(tempfile.mkdtemp(prefix="building-", dir=self._directory))
         try:
             progress(f"{name}: booting")
             directory = work / "snapshot"
-            made = await self._snapshot_warm(name, wanted.spec, workload, directory, progress)
+            made = await self._snapshot_warm(name, wanted.spec, warm_up, directory, progress)
             made.directory.rename(wanted.directory)
             progress(f"{name}: ready")
         except EngineError as exc:
@@ -197,7 +215,7 @@ class SnapshotStore:
         self,
         name: str,
         spec: MachineSpec,
-        workload: Workload | None,
+        warm_up: WarmUp,
         directory: Path,
         progress: Progress,
     ) -> Snapshot:
@@ -209,22 +227,35 @@ class SnapshotStore:
                 await link.hello()
             progress(f"{name}: warming up")
             guest = Guest(link, _ended_while_warming)
-            await _warm_up(guest)
-            if workload is not None:
-                progress(f"{name}: starting {workload.command[0]}")
-                await start_workload(guest, workload)
+            await _start_kernels(guest, name, warm_up.preload)
+            if warm_up.workload is not None:
+                progress(f"{name}: starting {warm_up.workload.command[0]}")
+                await start_workload(guest, warm_up.workload)
             progress(f"{name}: writing the snapshot")
             async with link.still(self._settings.freeze_deadline_s):
                 return await self._engine.checkpoint(machine, directory)
         raise AssertionError("unreachable")
 
 
-async def _warm_up(guest: Guest) -> None:
-    """Starts the kernels; an image without one is fine."""
+async def _start_kernels(guest: Guest, name: str, preload: tuple[str, ...]) -> None:
+    """Starts the kernels; an image without one is fine, unless it preloads modules.
+
+    Raises:
+        ApiError: `build_failed`: a module cannot be imported.
+    """
     for language in WARM_LANGUAGES:
-        async with guest.run_code("", language=language, timeout_s=WARM_UP_DEADLINE_S) as events:
-            async for _ in events:
-                pass
+        cell = _preload_cell(preload) if language == "python" else ""
+        async with guest.run_code(cell, language=language, timeout_s=WARM_UP_DEADLINE_S) as events:
+            async for event in events:
+                if preload and event.kind is KernelEventKind.ERROR:
+                    cause = event.payload[:MAX_CAUSE_BYTES].decode("utf-8", "replace")
+                    raise _build_failed(name, "preload", cause)
+
+
+def _preload_cell(modules: tuple[str, ...]) -> str:
+    """Imports the modules without a name in the user's namespace, and without a result."""
+    names = ", ".join(map(repr, modules))
+    return f"[__import__('importlib').import_module(name) for name in [{names}]].clear()"
 
 
 async def _ended_while_warming() -> ApiError:
@@ -249,15 +280,13 @@ def _workload(kept: dict[str, Any] | None) -> Workload | None:
     return Workload(tuple(kept["command"]), environment, ready, kept["wait_s"])
 
 
-def _snapshot_key(
-    rootfs_key: str, spec: MachineSpec, workload: Workload | None, snapshot_format: str
-) -> str:
+def _snapshot_key(rootfs_key: str, spec: MachineSpec, warm_up: WarmUp, snapshot_format: str) -> str:
     parts = {
         "rootfs": rootfs_key,
         "guest": spec.guest.name,
         "resources": asdict(spec.resources),
         "environment": dict(spec.environment),
-        "workload": asdict(workload) if workload else None,
+        "warm_up": asdict(warm_up),
         "format": snapshot_format,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

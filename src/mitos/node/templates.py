@@ -124,18 +124,17 @@ class Templates:
     ) -> Template:
         started = time.perf_counter()
         progress = progress or functools.partial(_log.info, "template %s")
-        snapshot, rootfs_key = await self._snapshots.ensure(
-            template_id, resources, workload, progress
-        )
-        record = TemplateRecord(
+        wanted = TemplateRecord(
             id=template_id,
             created_at=datetime.now(timezone.utc),
-            creation_time_ms=(time.perf_counter() - started) * 1000,
+            creation_time_ms=0.0,
             network=NetworkPosture(),
             resources=resources,
             workload=workload,
         )
-        return Template(record, snapshot, rootfs_key)
+        made = await self._snapshots.ensure(wanted, progress)
+        took_ms = (time.perf_counter() - started) * 1000
+        return replace(made, record=replace(wanted, creation_time_ms=took_ms))
 
     async def _add(self, template: Template) -> None:
         """Offers the template; warm sandboxes of an older snapshot of the same id are dropped."""
