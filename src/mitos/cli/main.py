@@ -15,15 +15,16 @@ from mitos.wire.errors import ApiError
 __all__ = ["main"]
 
 _COMMANDS = {
-    "doctor": "mitos.cli.doctor",
-    "download": "mitos.cli.transfer",
-    "fork": "mitos.cli.sandbox",
-    "run": "mitos.cli.sandbox",
-    "sandbox": "mitos.cli.sandbox",
-    "serve": "mitos.cli.serve",
-    "template": "mitos.cli.template",
-    "upload": "mitos.cli.transfer",
+    "doctor": ("mitos.cli.doctor", "Say what this machine can run."),
+    "download": ("mitos.cli.transfer", "Copy a file or a folder out of a sandbox."),
+    "fork": ("mitos.cli.sandbox", "Copy a sandbox while it runs."),
+    "run": ("mitos.cli.sandbox", "Run a command in a fresh sandbox."),
+    "sandbox": ("mitos.cli.sandbox", "Create, use, fork and end sandboxes of a running server."),
+    "serve": ("mitos.cli.serve", "Run sandboxes on this machine and serve them over HTTP."),
+    "template": ("mitos.cli.template", "List templates and build their root filesystems."),
+    "upload": ("mitos.cli.transfer", "Copy a file or a folder into a sandbox."),
 }
+"""Each command's module, which has it under its name, and what `mitos --help` says of it."""
 
 NOT_FOUND_EXIT_CODE = 3
 INTERRUPTED_EXIT_CODE = 130
@@ -42,9 +43,18 @@ class _LazyGroup(click.Group):
     ) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
+        module, _ = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), cmd_name)
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002  click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
