@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mitos.git import GitSpec, git
 
 if TYPE_CHECKING:
-    from mitos import aio, direct, errors, guest, pty, sandbox, subagent, types
+    from mitos import aio, direct, errors, guest, pty, sandbox, subagent, template, types
     from mitos.direct import DirectSandbox, SandboxServer, close_http_pools, create
     from mitos.errors import (
         AgentRunError,
@@ -71,14 +71,15 @@ _NAMES = {
         "FileInfo",
         "ForkPolicy",
         "Forked",
-        "Forked",
         "Kin",
         "Network",
         "Result",
     ),
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names}
-_MODULES = ("aio", "direct", "errors", "guest", "pty", "sandbox", "subagent", "types")
+_MODULES = (
+    *("aio", "direct", "errors", "guest", "pty", "sandbox", "subagent", "template", "types"),
+)
 
 __all__ = [
     "AgentRunError",
@@ -115,6 +116,7 @@ __all__ = [
     "pty",
     "sandbox",
     "subagent",
+    "template",
     "types",
 ]
 

@@ -130,7 +130,7 @@ class AsyncBackgroundProcess:
         process = cls(follower)
         try:
             await asyncio.wait_for(process._ready.wait(), READY_S)
-        except TimeoutError:
+        except asyncio.TimeoutError:  # noqa: UP041  Python 3.10 has one of its own
             pass
         except BaseException:
             process._task.cancel()

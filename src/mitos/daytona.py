@@ -62,7 +62,7 @@ class DaytonaConfig:
         **ignored: Any,  # noqa: ARG002  published
     ) -> None:
         self.api_key = api_key
-        self.api_url = api_url or server_url
+        self.api_url = server_url if not api_url and server_url is not None else api_url
         self.target = target
 
 
@@ -219,7 +219,7 @@ class FileSystem:
             NotFoundError: nothing.
         """
         parent, name = posixpath.split(path.rstrip("/"))
-        for entry in self._files.list(parent or "/"):
+        for entry in self._files.list(parent or ("/" if path.startswith("/") else ".")):
             if entry.name == name:
                 return entry
         raise NotFoundError(
@@ -319,8 +319,7 @@ class Daytona:
 
     def list(self) -> list[Sandbox]:
         """The sandboxes that run."""
-        server = self._server()
-        return [Sandbox(server.connect(str(row["id"]))) for row in server.list_sandboxes()]
+        return [Sandbox(sandbox) for sandbox in self._server().sandboxes()]
 
     def delete(self, sandbox: Sandbox, timeout: int = 60) -> None:
         """Ends a sandbox."""

@@ -7,11 +7,12 @@ sandbox.commands.run("echo hello").stdout
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from mitos.direct import DirectSandbox, DirectSandboxFiles, SandboxServer, create
-from mitos.types import ExecResult, Execution, FileInfo, Network
+from mitos.types import ExecResult, Execution, FileInfo, Network, Result
 
 __all__ = ["Commands", "Files", "Sandbox", "SandboxInfo"]
 
@@ -145,9 +146,17 @@ class Sandbox:
         """Sets how many seconds are left; the deadline in unix seconds."""
         return self._sandbox.set_timeout(timeout)
 
-    def run_code(self, *args: Any, **kwargs: Any) -> Execution:
-        """Runs a cell; arguments as the native `run_code`."""
-        return self._sandbox.run_code(*args, **kwargs)
+    def run_code(
+        self,
+        code: str,
+        language: str = "python",
+        timeout: int = 60,
+        on_stdout: Callable[[str], None] | None = None,
+        on_stderr: Callable[[str], None] | None = None,
+        on_result: Callable[[Result], None] | None = None,
+    ) -> Execution:
+        """Runs a cell; arguments and errors as the native `run_code`."""
+        return self._sandbox.run_code(code, language, timeout, on_stdout, on_stderr, on_result)
 
     def get_host(self, port: int) -> str:
         """A URL for a port inside."""

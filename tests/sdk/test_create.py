@@ -90,6 +90,7 @@ def test_a_bad_id_is_refused_before_any_request(sdk: Sdk, server: ScriptedServer
         lambda: sdk.create(server, id=bad),
         lambda: sdk.run(at_server.fork("python", bad)),
         lambda: sdk.run(sdk.handle(server.url).fork(1, bad)),
+        lambda: sdk.run(at_server.connect(bad)),
         lambda: sdk.handle(server.url, sandbox_id=bad),
     ):
         with pytest.raises(mitos.AgentRunError) as caught:
@@ -205,6 +206,53 @@ def test_create_template_sends_its_idempotency_key_when_given(
 
     assert {"id": "web", "init_wait_seconds": 9, "ready": True} == made
     assert "once" == server.requests[0].headers["idempotency-key"]
+
+
+@pytest.mark.parametrize("bad", ["../up", "", 7, None])
+def test_an_id_of_another_form_in_an_answer_is_an_invalid_response(
+    sdk: Sdk, server: ScriptedServer, bad: Any
+) -> None:
+    server.on("POST", "/v1/fork", reply({**descriptor("a"), "id": bad}))
+
+    with pytest.raises(mitos.AgentRunError, match="invalid_response"):
+        sdk.create(server)
+
+
+def test_ensuring_a_template_that_exists_says_that_it_is_ready(
+    sdk: Sdk, server: ScriptedServer
+) -> None:
+    server.on("POST", "/v1/templates", envelope(409, "conflict"))
+
+    found = sdk.run(sdk.Server(server.url).ensure_template("web"))
+
+    assert {"id": "web", "ready": True} == found
+
+
+def test_handles_of_what_runs_are_made_from_the_listing(sdk: Sdk, server: ScriptedServer) -> None:
+    server.on("GET", "/v1/sandboxes", reply([descriptor("a"), {"id": "b"}]))
+    server.on("POST", "/v1/pause", reply({}))
+    at_server = sdk.Server(server.url, KEY)
+
+    first, second = sdk.run(at_server.sandboxes())
+    sdk.run(second.pause())
+    found = sdk.run(at_server.connect("b"))
+
+    assert ("a", "python", 12.345) == (first.id, first.template, first.fork_time_ms)
+    assert ("b", "", "", 0.0) == (found.id, found.template, found.endpoint, found.fork_time_ms)
+    assert f"Bearer {KEY}" == server.sent("/v1/pause")[0].headers["authorization"]
+    with pytest.raises(mitos.NotFoundError) as caught:
+        sdk.run(at_server.connect("nobody"))
+    assert ("not_found", 404) == (caught.value.code, caught.value.status)
+
+
+@pytest.mark.parametrize("row", [{}, {"id": "../up"}, {"id": "a", "endpoint": 7}])
+def test_a_row_of_another_form_is_an_invalid_response(
+    sdk: Sdk, server: ScriptedServer, row: dict[str, Any]
+) -> None:
+    server.on("GET", "/v1/sandboxes", reply([row]))
+
+    with pytest.raises(mitos.AgentRunError, match="invalid_response"):
+        sdk.run(sdk.Server(server.url).sandboxes())
 
 
 @pytest.mark.parametrize("missing", ["id", "template_id", "endpoint", "fork_time_ms"])

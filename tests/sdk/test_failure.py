@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -316,6 +317,33 @@ def test_a_key_in_a_connect_error_is_redacted_too() -> None:
     ):
         assert KEY not in everything_of(error)
         assert "[REDACTED]" in everything_of(error)
+
+
+def test_a_key_that_json_must_escape_is_redacted_too() -> None:
+    key = 'a"b\\c'
+    body = json.dumps({"echo": key}).encode()
+
+    assert key not in failure.redact({"a": [key]}, key)["a"][0]
+    for error in (failure.from_control_plane(400, body, key), failure.invalid_response(body, key)):
+        assert json.dumps(key)[1:-1] not in everything_of(error)
+        assert "[REDACTED]" in everything_of(error)
+
+
+def test_a_body_that_is_nested_without_end_gives_an_error() -> None:
+    nested: Any = KEY
+    for _ in range(2 * sys.getrecursionlimit()):
+        nested = [nested]
+
+    assert "[REDACTED]" == failure.redact(nested, KEY)
+
+
+@pytest.mark.parametrize("number", ["--5", "-", "9" * 5000, "٣"])
+def test_a_context_s_odd_number_stays_text(number: str) -> None:
+    details = [error_info("quota_exceeded", "mitos.run", {"limit": number})]
+
+    error = failure.from_connect({"code": "resource_exhausted", "details": details}, None)
+
+    assert {"limit": number} == error.context
 
 
 def test_the_text_of_an_error_leaves_out_what_is_empty() -> None:

@@ -131,7 +131,9 @@ def test_a_fork_that_fails_in_the_middle_leaves_none(
     assert ["/v1/sandboxes/kid-0", "/v1/sandboxes/kid-1"] == ended
 
 
-@pytest.mark.parametrize("children", [[{}], [7], [{"id": "x"}]])
+@pytest.mark.parametrize(
+    "children", [[{}], [7], [{"id": "x"}], [descriptor("../up")], [descriptor("a")] * 3]
+)
 def test_children_of_another_form_are_an_invalid_response(
     sdk: Sdk, sandbox: Any, server: ScriptedServer, children: Any
 ) -> None:

@@ -51,6 +51,16 @@ def test_what_is_lost_is_counted_and_skipped() -> None:
     assert reader.headers("job")["X-Command-Offset"] == "103"
 
 
+@pytest.mark.parametrize("odd", ["-1", "9" * 5000, "٣", "", "1.5"])
+def test_odd_numbers_of_a_server_count_for_nothing(odd: str) -> None:
+    reader = progress(attaches=True)
+
+    reader.take_headers({**HEADERS, "x-command-offset": odd, "x-command-lost": odd})
+
+    assert reader.lost_bytes == 0
+    assert reader.headers("job")["X-Command-Offset"] == "0"
+
+
 def test_nothing_is_repeated_before_the_server_said_that_it_keeps_commands() -> None:
     reader = progress()
 

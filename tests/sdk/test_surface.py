@@ -18,7 +18,45 @@ import mitos
 import mitos.aio
 
 ROOT = Path(mitos.__file__).parents[2]
-MODULES = ("aio", "direct", "errors", "guest", "pty", "sandbox", "subagent", "types")
+MODULES = (
+    *("aio", "direct", "errors", "guest", "pty", "sandbox", "subagent", "template", "types"),
+)
+PUBLISHED_NAMES = {
+    "mitos": (
+        *("create", "DirectSandbox", "SandboxServer", "Sandbox", "Template", "AgentRunError"),
+        *("ExecutionDeadlineError", "IdleTimeoutError", "NotFoundError", "RateLimitedError"),
+        *("RequestCanceledError", "TimeoutTooLargeError", "UnauthorizedError", "ExecResult"),
+        *("Execution", "FileInfo", "ExecutionError", "Result", "ForkPolicy", "Network"),
+        *("guest", "subagent", "git", "GitSpec", "close_http_pools"),
+    ),
+    "mitos.aio": ("AsyncDirectSandbox", "create"),
+    "mitos.direct": (
+        *("create", "DirectSandbox", "SandboxServer", "DirectSandboxFiles", "DEFAULT_BASE_URL"),
+        *("ENV_API_KEY", "ENV_BASE_URL", "ENV_CONFIG_DIR", "MAX_EXEC_TIMEOUT_SECONDS"),
+    ),
+    "mitos.types": (
+        *("ExecResult", "Execution", "ExecutionError", "Result", "FileInfo", "Network"),
+        *("SandboxInfo", "PoolStatus", "ForkInfo", "BackgroundProcess", "ForkPolicy"),
+        "SandboxPhase",
+    ),
+    "mitos.pty": ("PtyHandle", "AsyncPtyHandle"),
+    "mitos.git": ("GitSpec", "coerce_git", "git"),
+    "mitos.guest": (
+        *("SOCKET_ENV", "Budget", "GuestClient", "GuestError", "GuestUnavailableError"),
+        *("Identity", "Info", "connect", "fork", "identity", "info", "socket_path"),
+    ),
+    "mitos.subagent": (
+        *("SubagentHandle", "SubagentResult", "current_sandbox", "is_on_mitos"),
+        "spawn_subagent",
+    ),
+    "mitos.e2b": ("Commands", "Files", "Sandbox", "SandboxInfo"),
+    "mitos.daytona": (
+        *("Daytona", "DaytonaConfig", "CreateSandboxBaseParams", "CreateSandboxParams"),
+        *("CreateSandboxFromSnapshotParams", "CreateSandboxFromImageParams", "CodeRunParams"),
+        *("ExecuteResponse", "ExecutionArtifacts", "PortPreviewUrl", "Sandbox", "Process"),
+        "FileSystem",
+    ),
+}
 
 CREATE = [
     ("image", "python"),
@@ -89,6 +127,29 @@ PUBLISHED: dict[str, list[tuple[str, Any]]] = {
         ("mode", 0o644),
     ],
     "direct.DirectSandboxFiles.list": [("self", REQUIRED), ("path", "/")],
+    "aio.create": CREATE,
+    "aio.AsyncDirectSandbox.create_pty": [
+        ("self", REQUIRED),
+        ("on_data", REQUIRED),
+        ("cols", 80),
+        ("rows", 24),
+    ],
+    "pty.AsyncPtyHandle": [("ws", REQUIRED), ("on_data", REQUIRED)],
+    "pty.PtyHandle.send_input": [("self", REQUIRED), ("data", REQUIRED)],
+    "pty.PtyHandle.resize": [("self", REQUIRED), ("cols", REQUIRED), ("rows", REQUIRED)],
+    "pty.PtyHandle.wait": [("self", REQUIRED), ("timeout", None)],
+    "pty.AsyncPtyHandle.connect": [
+        ("url", REQUIRED),
+        ("token", REQUIRED),
+        ("on_data", REQUIRED),
+        ("cols", 80),
+        ("rows", 24),
+    ],
+    "guest.fork": [("n", 1), ("label", "")],
+    "guest.connect": [("path", None)],
+    "subagent.SubagentHandle": [("sandbox_id", REQUIRED), ("label", ""), ("on_mitos", True)],
+    "subagent.SubagentResult": [("on_mitos", REQUIRED), ("children", ()), ("reason", "")],
+    "subagent.spawn_subagent": [("n", 1)],
     "pty.PtyHandle": [
         ("url", REQUIRED),
         ("token", REQUIRED),
@@ -171,6 +232,28 @@ def test_every_public_name_exists_and_is_listed() -> None:
         _ = mitos.nothing
 
 
+@pytest.mark.parametrize("module", PUBLISHED_NAMES)
+def test_the_published_names_are_there(module: str) -> None:
+    assert set() == set(PUBLISHED_NAMES[module]) - set(importlib.import_module(module).__all__)
+
+
+def test_the_published_constants_have_their_values() -> None:
+    direct = mitos.direct
+
+    assert ("MITOS_API_KEY", "MITOS_BASE_URL") == (direct.ENV_API_KEY, direct.ENV_BASE_URL)
+    assert ("MITOS_CONFIG_DIR", "MITOS_SOCKET") == (direct.ENV_CONFIG_DIR, mitos.guest.SOCKET_ENV)
+    assert ("https://mitos.run", 86_400) == (
+        direct.DEFAULT_BASE_URL,
+        direct.MAX_EXEC_TIMEOUT_SECONDS,
+    )
+
+
+def test_modules_are_reached_by_importing_the_package_alone() -> None:
+    program = f"import mitos; print(*(getattr(mitos, name).__name__ for name in {MODULES}))"
+
+    assert [f"mitos.{name}" for name in MODULES] == run_python(program).split()
+
+
 def test_lazy_names_are_what_a_type_checker_sees() -> None:
     """The names behind `TYPE_CHECKING` and those found at run time are the same."""
     tree = ast.parse(Path(mitos.__file__).read_text())
@@ -217,7 +300,7 @@ FOREIGN = {
 def test_importing_and_using_names_loads_no_framework_and_no_server() -> None:
     modules = ", ".join(f"mitos.{name}" for name in MODULES)
     program = (
-        f"import sys, mitos, {modules}\n"
+        f"import sys, mitos, mitos.e2b, mitos.daytona, {modules}\n"
         "[getattr(mitos, name) for name in mitos.__all__]\n"
         "print(*sys.modules)"
     )

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from mitos._sdk import failure
+from mitos.wire.ids import is_valid_id
 
 __all__ = ["children", "content", "descriptor", "members", "number", "rows"]
 
@@ -75,15 +76,19 @@ def descriptor(value: Any, api_key: str | None) -> dict[str, Any]:
     Raises:
         AgentRunError: `invalid_response`.
     """
-    if isinstance(value, dict) and all(
-        isinstance(value.get(name), kind) for name, kind in _DESCRIPTOR_MEMBERS.items()
+    if (
+        isinstance(value, dict)
+        and all(isinstance(value.get(name), kind) for name, kind in _DESCRIPTOR_MEMBERS.items())
+        and is_valid_id(value["id"])
     ):
         return value
     raise _unexpected(value, api_key)
 
 
-def children(value: Any, api_key: str | None) -> list[dict[str, Any]]:
+def children(value: Any, ids: list[str], api_key: str | None) -> list[dict[str, Any]]:
     """The sandboxes that a fork's answer describes: its `children`, or the one that it is.
+
+    They are at most those of `ids`; a server that does not know `ids` has made the first.
 
     Raises:
         AgentRunError: `invalid_response`.
@@ -91,8 +96,10 @@ def children(value: Any, api_key: str | None) -> list[dict[str, Any]]:
     first = descriptor(value, api_key)
     found = first.get("children")
     if not isinstance(found, list) or not found:
-        return [first]
-    return [descriptor(row, api_key) for row in found]
+        found = [first]
+    if len(found) <= len(ids):
+        return [descriptor(row, api_key) for row in found]
+    raise _unexpected(value, api_key)
 
 
 def _unexpected(value: Any, api_key: str | None) -> Exception:

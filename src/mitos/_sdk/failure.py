@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -36,6 +37,7 @@ __all__ = [
 
 _REDACTED = "[REDACTED]"
 _BODY_LIMIT = 2000
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 
 _CODES = {
     400: "bad_request",
@@ -71,15 +73,24 @@ _CONNECT_TO_CODE = {
 
 
 def redact(value: Any, api_key: str | None) -> Any:
-    """The value with every occurrence of the key replaced, at every depth."""
+    """The value with the key replaced wherever it occurs, also as JSON spells it, at any depth."""
     if not api_key:
         return value
+    try:
+        return _redact(value, (api_key, json.dumps(api_key)[1:-1]))
+    except RecursionError:
+        return _REDACTED
+
+
+def _redact(value: Any, secrets: tuple[str, ...]) -> Any:
     if isinstance(value, str):
-        return value.replace(api_key, _REDACTED)
+        for secret in secrets:
+            value = value.replace(secret, _REDACTED)
+        return value
     if isinstance(value, list):
-        return [redact(item, api_key) for item in value]
+        return [_redact(item, secrets) for item in value]
     if isinstance(value, dict):
-        return {redact(key, api_key): redact(item, api_key) for key, item in value.items()}
+        return {_redact(key, secrets): _redact(item, secrets) for key, item in value.items()}
     return value
 
 
@@ -321,4 +332,4 @@ def _is_text(value: object) -> bool:
 
 def _number_or_text(text: str) -> int | str:
     """Context travels as text in a detail; whole numbers come back as numbers."""
-    return int(text) if text.isascii() and text.lstrip("-").isdigit() else text
+    return int(text) if _NUMBER.fullmatch(text) else text

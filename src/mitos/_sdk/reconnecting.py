@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,8 @@ GIVE_UP_S = 60.0
 """How long no connection may bring anything before the reader gives up."""
 
 FIRST_DELAY_S, LAST_DELAY_S = 0.05, 2.0
+
+_NUMBER = re.compile(r"[0-9]{1,19}")
 
 
 class Progress:
@@ -122,4 +125,4 @@ def _nothing() -> None:
 
 
 def _number(value: str | None) -> int:
-    return int(value) if value and value.isascii() and value.isdigit() else 0
+    return int(value) if value and _NUMBER.fullmatch(value) else 0

@@ -14,7 +14,7 @@ from mitos._sdk import answer, failure, request
 from mitos.errors import AgentRunError
 from mitos.types import Checkpoint, FileDiff, Kin
 
-__all__ = ["checkpoint", "checkpoint_id", "checkpoints", "diff", "partial", "tree"]
+__all__ = ["checkpoint", "checkpoint_id", "checkpoints", "diff", "partial", "tree", "unsaid"]
 
 _T = TypeVar("_T")
 
@@ -57,17 +57,33 @@ def checkpoints(value: Any, api_key: str | None) -> list[Checkpoint]:
 
 
 def partial(
-    value: Any, api_key: str | None
+    value: Any, ids: list[str], api_key: str | None
 ) -> tuple[list[dict[str, Any]], dict[str, AgentRunError]]:
     """The children of a partial fork, and the error of each id that did not come up.
 
+    A server that knows nothing of partial forks describes the one child that it made.
+
     Raises:
-        AgentRunError: `invalid_response`.
+        AgentRunError: `invalid_response`, also when it names what nobody asked for.
     """
-    children = answer.rows(value, "children", api_key)
-    errors = answer.rows(value, "errors", api_key)
+    found = answer.members(value, api_key)
+    if "children" not in found:
+        found = {"children": [found]}
+    children = answer.rows(found, "children", api_key)
+    errors = answer.rows({"errors": [], **found}, "errors", api_key)
     made = [answer.descriptor(row, api_key) for row in children]
-    return made, {str(row.get("id")): _error(row, api_key) for row in errors}
+    named = [row.get("id") for row in (*made, *errors)]
+    if any(each not in ids or named.count(each) > 1 for each in named):
+        raise failure.invalid_response(repr(value).encode(), api_key)
+    return made, {row["id"]: _error(row, api_key) for row in errors}
+
+
+def unsaid(
+    ids: list[str], made: list[dict[str, Any]], errors: dict[str, AgentRunError]
+) -> list[str]:
+    """The ids that a partial fork's answer says nothing of."""
+    said = {row["id"] for row in made} | errors.keys()
+    return [each for each in ids if each not in said]
 
 
 def _error(row: dict[str, Any], api_key: str | None) -> AgentRunError:
@@ -75,31 +91,52 @@ def _error(row: dict[str, Any], api_key: str | None) -> AgentRunError:
 
 
 def _kin(row: dict[str, Any]) -> Kin:
+    ended_at, reason, parent = row.get("ended_at_unix"), row.get("reason"), row["parent_uid"]
     return Kin(
-        uid=row["uid"],
-        id=row["id"],
-        parent_uid=row["parent_uid"],
-        template=row["template_id"],
-        created_at_unix=row["created_at_unix"],
-        phase=row["phase"],
-        ended_at_unix=row.get("ended_at_unix"),
-        reason=row.get("reason"),
+        uid=_text(row["uid"]),
+        id=_text(row["id"]),
+        parent_uid=None if parent is None else _text(parent),
+        template=_text(row["template_id"]),
+        created_at_unix=_seconds(row["created_at_unix"]),
+        phase=_text(row["phase"]),
+        ended_at_unix=None if ended_at is None else _seconds(ended_at),
+        reason=None if reason is None else _text(reason),
     )
 
 
 def _diff(row: dict[str, Any]) -> FileDiff:
-    return FileDiff(list(row["added"]), list(row["removed"]), list(row["modified"]))
+    return FileDiff(_paths(row["added"]), _paths(row["removed"]), _paths(row["modified"]))
 
 
 def _checkpoint(row: dict[str, Any]) -> Checkpoint:
-    created_at = datetime.fromisoformat(row["created_at"])
-    return Checkpoint(row["id"], row["name"], created_at, int(row["size_bytes"]))
+    written = _text(row["created_at"]).replace("Z", "+00:00")  # Python 3.10 does not know the Z
+    created_at = datetime.fromisoformat(written)
+    checkpoint_id = request.checked_id(row["id"])
+    return Checkpoint(checkpoint_id, _text(row["name"]), created_at, int(row["size_bytes"]))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    raise TypeError("not a text")
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    raise TypeError("not a time")
+
+
+def _paths(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [_text(path) for path in value]
+    raise TypeError("not a list of paths")
 
 
 def _read(make: Callable[[dict[str, Any]], _T], row: dict[str, Any], api_key: str | None) -> _T:
     try:
         return make(row)
-    except (KeyError, TypeError, ValueError) as exc:
+    except (KeyError, TypeError, ValueError, OverflowError, AgentRunError) as exc:
         raise failure.invalid_response(repr(row).encode(), api_key) from exc
 
 

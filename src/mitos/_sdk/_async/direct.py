@@ -46,6 +46,9 @@ BUILD_TIMEOUT_S = 3600.0
 SANDBOX_TIMEOUT_S = 30.0
 EXEC_TIMEOUT_S, EXEC_GRACE_S = 30, 5
 CODE_TIMEOUT_S, CODE_GRACE_S = 60, 10
+_UNSAID: dict[str, Any] = {"template_id": "", "endpoint": "", "fork_time_ms": 0.0}
+"""What a listing may leave out of a sandbox."""
+
 FILE_TIMEOUT_S = 600.0
 """Between two pieces of a file: long enough for any disk, and not for ever."""
 
@@ -202,15 +205,32 @@ class AsyncSandboxServer:
         found = await self._http.call("GET", "/v1/sandboxes")
         return answer.rows(found, "sandboxes", self._http.api_key)
 
+    async def sandboxes(self) -> list[AsyncDirectSandbox]:
+        """Handles of the sandboxes that run.
+
+        Raises:
+            AgentRunError: `invalid_response` when the server does not say what they are.
+
+        Example:
+            >>> for sandbox in await AsyncSandboxServer("http://127.0.0.1:8080").sandboxes():
+            ...     await sandbox.terminate()
+        """
+        return [self._handle(row) for row in await self.list_sandboxes()]
+
     async def connect(self, sandbox_id: str) -> AsyncDirectSandbox:
         """A handle of a sandbox that runs already.
 
         Raises:
             NotFoundError: none of that id runs.
+            AgentRunError: `invalid_sandbox_id`; nothing has been sent.
+
+        Example:
+            >>> sb = await AsyncSandboxServer("http://127.0.0.1:8080").connect("sandbox-1f2e3d4c")
         """
+        request.checked_id(sandbox_id)
         for row in await self.list_sandboxes():
             if row.get("id") == sandbox_id:
-                return AsyncDirectSandbox._of({"fork_time_ms": 0.0, **row}, self._http)
+                return self._handle(row)
         raise NotFoundError(
             f"no sandbox {sandbox_id!r} runs",
             "not_found",
@@ -218,6 +238,10 @@ class AsyncSandboxServer:
             status=404,
             context={"sandbox": sandbox_id},
         )
+
+    def _handle(self, row: dict[str, Any]) -> AsyncDirectSandbox:
+        found = answer.descriptor({**_UNSAID, **row}, self._http.api_key)
+        return AsyncDirectSandbox._of(found, self._http)
 
 
 class AsyncDirectSandboxFiles(AsyncDirectSandboxTransfers):
@@ -551,7 +575,7 @@ class AsyncDirectSandbox:
                 raise
             body = {"template": self.template, "id": ids[0], "source": self.id}
             made = await self._http.fork("/v1/fork", body, request.new_key())
-        return answer.children(made, self._http.api_key)
+        return answer.children(made, ids, self._http.api_key)
 
     async def set_timeout(self, timeout_seconds: int) -> int:
         """Ends the sandbox in so many seconds, replacing an earlier deadline.
@@ -658,9 +682,20 @@ class AsyncDirectSandbox:
         self.files = AsyncDirectSandboxFiles(self.id, self._http)
 
     async def _fork_some(self, ids: list[str]) -> Forked[AsyncDirectSandbox]:
+        """Asks for all at once; what the server says nothing of, it is asked for one by one."""
         body = {**request.fork_body(self.template, ids), "ids": ids, "partial": True}
-        reply = await self._http.fork(f"/v1/sandboxes/{self.id}/fork", body, request.new_key())
-        made, errors = tree.partial(reply, self._http.api_key)
+        reply: Any = {"children": [], "errors": []}
+        try:
+            reply = await self._http.fork(f"/v1/sandboxes/{self.id}/fork", body, request.new_key())
+        except AgentRunError as exc:
+            if not failure.is_missing_route(exc):
+                raise
+        made, errors = tree.partial(reply, ids, self._http.api_key)
+        for sandbox_id in tree.unsaid(ids, made, errors):
+            try:
+                made += await self._fork([sandbox_id])
+            except AgentRunError as exc:
+                errors[sandbox_id] = exc
         return Forked([AsyncDirectSandbox._of(row, self._http) for row in made], errors)
 
     async def get_host(self, port: int = 80) -> str:

@@ -47,6 +47,9 @@ BUILD_TIMEOUT_S = 3600.0
 SANDBOX_TIMEOUT_S = 30.0
 EXEC_TIMEOUT_S, EXEC_GRACE_S = 30, 5
 CODE_TIMEOUT_S, CODE_GRACE_S = 60, 10
+_UNSAID: dict[str, Any] = {"template_id": "", "endpoint": "", "fork_time_ms": 0.0}
+"""What a listing may leave out of a sandbox."""
+
 FILE_TIMEOUT_S = 600.0
 """Between two pieces of a file: long enough for any disk, and not for ever."""
 
@@ -203,15 +206,32 @@ class SandboxServer:
         found = self._http.call("GET", "/v1/sandboxes")
         return answer.rows(found, "sandboxes", self._http.api_key)
 
+    def sandboxes(self) -> list[DirectSandbox]:
+        """Handles of the sandboxes that run.
+
+        Raises:
+            AgentRunError: `invalid_response` when the server does not say what they are.
+
+        Example:
+            >>> for sandbox in SandboxServer("http://127.0.0.1:8080").sandboxes():
+            ...     sandbox.terminate()
+        """
+        return [self._handle(row) for row in self.list_sandboxes()]
+
     def connect(self, sandbox_id: str) -> DirectSandbox:
         """A handle of a sandbox that runs already.
 
         Raises:
             NotFoundError: none of that id runs.
+            AgentRunError: `invalid_sandbox_id`; nothing has been sent.
+
+        Example:
+            >>> sb = SandboxServer("http://127.0.0.1:8080").connect("sandbox-1f2e3d4c")
         """
+        request.checked_id(sandbox_id)
         for row in self.list_sandboxes():
             if row.get("id") == sandbox_id:
-                return DirectSandbox._of({"fork_time_ms": 0.0, **row}, self._http)
+                return self._handle(row)
         raise NotFoundError(
             f"no sandbox {sandbox_id!r} runs",
             "not_found",
@@ -219,6 +239,10 @@ class SandboxServer:
             status=404,
             context={"sandbox": sandbox_id},
         )
+
+    def _handle(self, row: dict[str, Any]) -> DirectSandbox:
+        found = answer.descriptor({**_UNSAID, **row}, self._http.api_key)
+        return DirectSandbox._of(found, self._http)
 
 
 class DirectSandboxFiles(DirectSandboxTransfers):
@@ -552,7 +576,7 @@ class DirectSandbox:
                 raise
             body = {"template": self.template, "id": ids[0], "source": self.id}
             made = self._http.fork("/v1/fork", body, request.new_key())
-        return answer.children(made, self._http.api_key)
+        return answer.children(made, ids, self._http.api_key)
 
     def set_timeout(self, timeout_seconds: int) -> int:
         """Ends the sandbox in so many seconds, replacing an earlier deadline.
@@ -659,9 +683,20 @@ class DirectSandbox:
         self.files = DirectSandboxFiles(self.id, self._http)
 
     def _fork_some(self, ids: list[str]) -> Forked[DirectSandbox]:
+        """Asks for all at once; what the server says nothing of, it is asked for one by one."""
         body = {**request.fork_body(self.template, ids), "ids": ids, "partial": True}
-        reply = self._http.fork(f"/v1/sandboxes/{self.id}/fork", body, request.new_key())
-        made, errors = tree.partial(reply, self._http.api_key)
+        reply: Any = {"children": [], "errors": []}
+        try:
+            reply = self._http.fork(f"/v1/sandboxes/{self.id}/fork", body, request.new_key())
+        except AgentRunError as exc:
+            if not failure.is_missing_route(exc):
+                raise
+        made, errors = tree.partial(reply, ids, self._http.api_key)
+        for sandbox_id in tree.unsaid(ids, made, errors):
+            try:
+                made += self._fork([sandbox_id])
+            except AgentRunError as exc:
+                errors[sandbox_id] = exc
         return Forked([DirectSandbox._of(row, self._http) for row in made], errors)
 
     def get_host(self, port: int = 80) -> str:
