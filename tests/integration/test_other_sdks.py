@@ -104,6 +104,8 @@ def test_daytona_files(sandbox: daytona.Sandbox, tmp_path: Path) -> None:
     assert (tmp_path / "back").read_bytes() == b"\x00\xff"
     assert [entry.name for entry in sandbox.fs.list_files("/workspace/data")] == ["a.txt", "b.bin"]
     assert sandbox.fs.get_file_info("/workspace/data/a.txt").size == 7
+    assert sandbox.fs.get_file_info("data/a.txt").size == 7
+    assert sandbox.fs.get_file_info("data").is_dir
     sandbox.fs.delete_file("/workspace/data/a.txt")
     with pytest.raises(NotFoundError):
         sandbox.fs.get_file_info("/workspace/data/a.txt")

@@ -33,6 +33,7 @@ class Progress:
     Attributes:
         on_started: called when the server has said that the command is there.
         lost_bytes: output that the sandbox had dropped before it could be read.
+        is_killed: its connection was cut to end it; it has no exit of its own.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Progress:
         self._delay_s = FIRST_DELAY_S
         self._failing_since: float | None = None
         self.lost_bytes = 0
+        self.is_killed = False
         self.on_started: Callable[[], None] = _nothing
 
     @property
@@ -57,6 +59,11 @@ class Progress:
     def attaches(self) -> bool:
         """False until the command has been started."""
         return self._attaches
+
+    @property
+    def can_resume(self) -> bool:
+        """True once the server has said that it keeps the command."""
+        return self._can_resume
 
     def headers(self, command_id: str) -> dict[str, str]:
         """What to send: to start the command, or to read it from where the last reading ended."""
@@ -90,6 +97,12 @@ class Progress:
         """
         if not self._fold.has_ended:
             raise truncated("exec")
+        return self._fold.result()
+
+    def killed_result(self) -> ExecResult:
+        """The result of a command whose connection was cut: its output so far, and exit code -1."""
+        if not self._fold.has_ended:
+            self._fold.take({"exit": {"exitCode": -1}})
         return self._fold.result()
 
     def delay_after(self, failure: AgentRunError) -> float:

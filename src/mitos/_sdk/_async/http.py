@@ -108,13 +108,13 @@ class AsyncHttp:
         *,
         read_timeout_s: float,
         headers: Mapping[str, str] | None = None,
-        take_headers: Callable[[Mapping[str, str]], None] | None = None,
+        take_response: Callable[[httpx.Response], None] | None = None,
     ) -> None:
         """A streaming runtime call; `take` gets each message of the answer as it comes.
 
         It is sent once, whatever happens: the server may have begun. When `take` raises, the
-        connection is closed, which ends the call on the server. `take_headers` gets the headers of
-        a good answer first.
+        connection is closed, which ends the call on the server. `take_response` gets a good answer
+        first, before anything of it is read.
 
         A list goes out in one; anything else is taken piece by piece as the server reads.
 
@@ -128,7 +128,7 @@ class AsyncHttp:
             messages,
             read_timeout_s=read_timeout_s,
             headers=headers,
-            take_headers=take_headers,
+            take_response=take_response,
         )
         async with aclosing(found) as answers:
             async for message in answers:
@@ -142,7 +142,7 @@ class AsyncHttp:
         *,
         read_timeout_s: float | None,
         headers: Mapping[str, str] | None = None,
-        take_headers: Callable[[Mapping[str, str]], None] | None = None,
+        take_response: Callable[[httpx.Response], None] | None = None,
     ) -> AsyncGenerator[dict[str, Any]]:
         """The same, as the messages themselves; closing the generator ends the call."""
         frames = _frames(messages)
@@ -163,8 +163,8 @@ class AsyncHttp:
         with self._translated():
             response = await client.send(request, stream=True)
         try:
-            if take_headers is not None and response.is_success:
-                take_headers(response.headers)
+            if take_response is not None and response.is_success:
+                take_response(response)
             async with aclosing(self._receive(response, method)) as found:
                 async for message in found:
                     yield message

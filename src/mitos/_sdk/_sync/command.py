@@ -6,6 +6,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import httpx
+
+from mitos._sdk import connection
 from mitos._sdk._sync.http import Http
 from mitos._sdk.folding import ExecFold
 from mitos._sdk.reconnecting import Progress
@@ -40,6 +43,7 @@ class Follower:
         self._http = http
         self._sandbox_id = sandbox_id
         self._start = start or {}
+        self._response: httpx.Response | None = None
         self.id = command_id
         self.progress = Progress(fold, attaches=start is None)
 
@@ -54,6 +58,8 @@ class Follower:
                 self._connect()
                 return self.progress.result()
             except AgentRunError as exc:
+                if self.progress.is_killed:
+                    return self.progress.killed_result()
                 delay_s = self.progress.delay_after(exc)
             time.sleep(delay_s)
 
@@ -65,8 +71,12 @@ class Follower:
         try:
             self._http.call("DELETE", path)
         except AgentRunError as exc:
-            if exc.status != 404:
+            if exc.status not in (404, 405, 501):
                 raise
+            if not self.progress.can_resume and self._response is not None:
+                # A server that keeps no commands ends one with its connection.
+                self.progress.is_killed = True
+                connection.hang_up(self._response)
 
     def _connect(self) -> None:
         message = {"command": ""} if self.progress.attaches else self._start
@@ -77,5 +87,9 @@ class Follower:
             self.progress.take,
             read_timeout_s=SILENCE_S,
             headers=self.progress.headers(self.id),
-            take_headers=self.progress.take_headers,
+            take_response=self._take_response,
         )
+
+    def _take_response(self, response: httpx.Response) -> None:
+        self._response = response
+        self.progress.take_headers(response.headers)
