@@ -27,7 +27,13 @@ KILL_S = 5.0
 
 
 class BackgroundProcess:
-    """A command that runs in a sandbox, and is read on a thread of this process."""
+    r"""A command that runs in a sandbox, and is read on a thread of this process.
+
+    Example:
+        >>> build = sb.exec_background("echo built")
+        >>> build.wait().stdout
+        'built\n'
+    """
 
     def __init__(self, follower: Follower) -> None:
         self._follower = follower
@@ -65,7 +71,13 @@ class BackgroundProcess:
         return self._follower.progress.lost_bytes
 
     def running(self) -> bool:
-        """True until the command's end is known here."""
+        """True until the command's end is known here.
+
+        Example:
+            >>> job = sb.exec_background("sleep 60")
+            >>> job.running()
+            True
+        """
         return self._thread.is_alive()
 
     def wait(self, timeout: float | None = None) -> ExecResult:
@@ -80,6 +92,10 @@ class BackgroundProcess:
         Raises:
             TimeoutError: it still runs; it goes on.
             AgentRunError: the command or its sandbox is gone, or the server for too long.
+
+        Example:
+            >>> sb.exec_background("exit 3").wait().exit_code
+            3
         """
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -94,6 +110,12 @@ class BackgroundProcess:
 
         Raises:
             AgentRunError: the server could not be reached.
+
+        Example:
+            >>> job = sb.exec_background("sleep 60")
+            >>> job.kill()
+            >>> job.running()
+            False
         """
         self._follower.kill()
         self._thread.join(KILL_S)
@@ -108,7 +130,13 @@ class BackgroundProcess:
 
 
 class AsyncBackgroundProcess:
-    """A command that runs in a sandbox, and is read in a task of the running loop."""
+    r"""A command that runs in a sandbox, and is read in a task of the running loop.
+
+    Example:
+        >>> build = await sb.exec_background("echo built")
+        >>> (await build.wait()).stdout
+        'built\n'
+    """
 
     def __init__(self, follower: AsyncFollower) -> None:
         self._follower = follower
@@ -152,11 +180,23 @@ class AsyncBackgroundProcess:
         return self._follower.progress.lost_bytes
 
     def running(self) -> bool:
-        """True until the command's end is known here."""
+        """True until the command's end is known here.
+
+        Example:
+            >>> job = await sb.exec_background("sleep 60")
+            >>> job.running()
+            True
+        """
         return not self._task.done()
 
     async def wait(self, timeout: float | None = None) -> ExecResult:
-        """Waits for the command's end; arguments and errors as `BackgroundProcess.wait`."""
+        """Waits for the command's end; arguments and errors as `BackgroundProcess.wait`.
+
+        Example:
+            >>> job = await sb.exec_background("exit 3")
+            >>> (await job.wait()).exit_code
+            3
+        """
         done, _ = await asyncio.wait((self._task,), timeout=timeout)
         if not done:
             raise TimeoutError(f"command {self.id} still runs")
@@ -167,6 +207,10 @@ class AsyncBackgroundProcess:
 
         Raises:
             AgentRunError: the server could not be reached.
+
+        Example:
+            >>> job = await sb.exec_background("sleep 60")
+            >>> await job.kill()
         """
         await self._follower.kill()
         await asyncio.wait((self._task,), timeout=KILL_S)

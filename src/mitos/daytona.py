@@ -51,7 +51,12 @@ def _create_direct(
 
 
 class DaytonaConfig:
-    """Which server, and its key. `server_url` is the older name of `api_url`."""
+    """Which server, and its key. `server_url` is the older name of `api_url`.
+
+    Example:
+        >>> DaytonaConfig(api_url="http://127.0.0.1:8080").api_url
+        'http://127.0.0.1:8080'
+    """
 
     def __init__(
         self,
@@ -70,6 +75,10 @@ class CreateSandboxBaseParams:
     """What to start: an image, else a snapshot, else a language's image.
 
     `env_vars` and `labels` are kept and not applied.
+
+    Example:
+        >>> CreateSandboxBaseParams(language="python").language
+        'python'
     """
 
     def __init__(
@@ -134,7 +143,12 @@ class PortPreviewUrl:
 
 
 class Process:
-    """`sandbox.process`."""
+    """`sandbox.process`.
+
+    Example:
+        >>> machine.process.exec("exit 3").exit_code
+        3
+    """
 
     def __init__(self, sandbox: DirectSandbox, language: str) -> None:
         self._sandbox = sandbox
@@ -147,7 +161,12 @@ class Process:
         env: Mapping[str, str] | None = None,
         timeout: int | None = None,
     ) -> ExecuteResponse:
-        """Runs a shell command, 30 s unless `timeout` says otherwise; `result` is its stdout."""
+        r"""Runs a shell command, 30 s unless `timeout` says otherwise; `result` is its stdout.
+
+        Example:
+            >>> machine.process.exec("echo $MODE", env={"MODE": "test"}).result
+            'test\n'
+        """
         parts = [f"export {name}={shlex.quote(value)};" for name, value in (env or {}).items()]
         if cwd is not None:
             parts.append(f"cd {shlex.quote(cwd)};")
@@ -160,7 +179,12 @@ class Process:
         params: CodeRunParams | None = None,  # noqa: ARG002  published
         timeout: int | None = None,
     ) -> ExecuteResponse:
-        """Runs a cell, 60 s unless `timeout` says otherwise; `result` is its value or output."""
+        """Runs a cell, 60 s unless `timeout` says otherwise; `result` is its value or output.
+
+        Example:
+            >>> machine.process.code_run("6 * 7").result
+            '42'
+        """
         found = self._sandbox.run_code(
             code, language=self._language, timeout=timeout or CODE_TIMEOUT_S
         )
@@ -170,7 +194,13 @@ class Process:
 
 
 class FileSystem:
-    """`sandbox.fs`."""
+    """`sandbox.fs`.
+
+    Example:
+        >>> machine.fs.upload_file(b"text", "/workspace/a")
+        >>> machine.fs.download_file("/workspace/a")
+        b'text'
+    """
 
     def __init__(self, files: DirectSandboxFiles) -> None:
         self._files = files
@@ -180,6 +210,9 @@ class FileSystem:
 
         Raises:
             TypeError: neither.
+
+        Example:
+            >>> machine.fs.upload_file("big.bin", "/workspace/big.bin")
         """
         if isinstance(file, str):
             file = Path(file).read_bytes()
@@ -193,7 +226,12 @@ class FileSystem:
         local_path: str | None = None,
         timeout: int = 1800,  # noqa: ARG002  published
     ) -> bytes | None:
-        """A file's content, or None after it was written to `local_path`."""
+        """A file's content, or None after it was written to `local_path`.
+
+        Example:
+            >>> machine.fs.download_file("/workspace/plan.txt")
+            b'draft'
+        """
         content = self._files.read_bytes(remote_path)
         if local_path is None:
             return content
@@ -201,15 +239,28 @@ class FileSystem:
         return None
 
     def list_files(self, path: str = "/") -> list[FileInfo]:
-        """The entries of a folder."""
+        """The entries of a folder.
+
+        Example:
+            >>> [each.name for each in machine.fs.list_files("/workspace")]
+            ['plan.txt']
+        """
         return self._files.list(path)
 
     def create_folder(self, path: str, mode: str = "0755") -> None:  # noqa: ARG002  published
-        """Makes a folder and its parents."""
+        """Makes a folder and its parents.
+
+        Example:
+            >>> machine.fs.create_folder("/workspace/deep", "0755")
+        """
         self._files.mkdir(path)
 
     def delete_file(self, path: str, recursive: bool = False) -> None:  # noqa: ARG002  published
-        """Removes a file or tree."""
+        """Removes a file or tree.
+
+        Example:
+            >>> machine.fs.delete_file("/workspace/plan.txt")
+        """
         self._files.remove(path)
 
     def get_file_info(self, path: str) -> FileInfo:
@@ -217,6 +268,10 @@ class FileSystem:
 
         Raises:
             NotFoundError: nothing.
+
+        Example:
+            >>> machine.fs.get_file_info("/workspace/plan.txt").size
+            5
         """
         parent, name = posixpath.split(path.rstrip("/"))
         for entry in self._files.list(parent or ("/" if path.startswith("/") else ".")):
@@ -232,11 +287,15 @@ class FileSystem:
 
 
 class Sandbox:
-    """A sandbox, as Daytona code knows it. A context manager: leaving it deletes the sandbox.
+    r"""A sandbox, as Daytona code knows it. A context manager: leaving it deletes the sandbox.
 
     Args:
         sandbox: the native handle.
         language: of `process.code_run`.
+
+    Example:
+        >>> machine.process.code_run("print(6 * 7)").result
+        '42\n'
     """
 
     def __init__(self, sandbox: DirectSandbox, language: str = "python") -> None:
@@ -256,24 +315,48 @@ class Sandbox:
         return self._sandbox
 
     def get_preview_link(self, port: int) -> PortPreviewUrl:
-        """A URL for a port inside, and the token in it."""
+        """A URL for a port inside, and the token in it.
+
+        Example:
+            >>> link = machine.get_preview_link(8000)
+            >>> link.url.startswith("http")
+            True
+        """
         url = self._sandbox.get_host(port)
         return PortPreviewUrl(url, parse_qs(urlsplit(url).query).get("token", [""])[0])
 
     def fork(self, n: int = 1) -> list[Sandbox]:
-        """Copies of this sandbox while it runs."""
+        """Copies of this sandbox while it runs.
+
+        Example:
+            >>> a, b = machine.fork(2)
+        """
         return [Sandbox(child, self._language) for child in self._sandbox.fork(n)]
 
     def start(self, timeout: int = 60) -> None:  # noqa: ARG002  published
-        """Goes on after `stop`."""
+        """Goes on after `stop`.
+
+        Example:
+            >>> machine.stop()
+            >>> machine.start()
+        """
         self._sandbox.resume()
 
     def stop(self, timeout: int = 60, force: bool = False) -> None:  # noqa: ARG002  published
-        """Pauses every process."""
+        """Pauses every process.
+
+        Example:
+            >>> machine.stop()
+            >>> machine.start()
+        """
         self._sandbox.pause()
 
     def delete(self, timeout: int = 60) -> None:  # noqa: ARG002  published
-        """Ends the sandbox."""
+        """Ends the sandbox.
+
+        Example:
+            >>> machine.delete()
+        """
         self._sandbox.terminate()
 
     def __enter__(self) -> Sandbox:
@@ -289,7 +372,14 @@ class Sandbox:
 
 
 class Daytona:
-    """A client. Without a configuration, server and key are found as `mitos.create` does."""
+    r"""A client. Without a configuration, server and key are found as `mitos.create` does.
+
+    Example:
+        >>> place = Daytona()
+        >>> with place.create() as machine:
+        ...     machine.process.exec("echo hello").result
+        'hello\n'
+    """
 
     def __init__(self, config: DaytonaConfig | None = None) -> None:
         self._config = config or DaytonaConfig()
@@ -299,7 +389,11 @@ class Daytona:
         params: CreateSandboxBaseParams | None = None,
         timeout: int = 60,  # noqa: ARG002  published
     ) -> Sandbox:
-        """Starts a sandbox; errors as `mitos.create`."""
+        """Starts a sandbox; errors as `mitos.create`.
+
+        Example:
+            >>> machine = daytona.create(CreateSandboxBaseParams(language="python"))
+        """
         wanted = params or CreateSandboxBaseParams()
         sandbox = _create_direct(
             wanted.image or wanted.snapshot or wanted.language,
@@ -314,23 +408,45 @@ class Daytona:
 
         Raises:
             NotFoundError: none of that id runs.
+
+        Example:
+            >>> again = daytona.get(machine.id)
         """
         return Sandbox(self._server().connect(sandbox_id))
 
     def list(self) -> list[Sandbox]:
-        """The sandboxes that run."""
+        """The sandboxes that run.
+
+        Example:
+            >>> machine.id in [each.id for each in daytona.list()]
+            True
+        """
         return [Sandbox(sandbox) for sandbox in self._server().sandboxes()]
 
     def delete(self, sandbox: Sandbox, timeout: int = 60) -> None:
-        """Ends a sandbox."""
+        """Ends a sandbox.
+
+        Example:
+            >>> daytona.delete(machine)
+        """
         sandbox.delete(timeout)
 
     def start(self, sandbox: Sandbox, timeout: int = 60) -> None:
-        """Goes on after `stop`."""
+        """Goes on after `stop`.
+
+        Example:
+            >>> daytona.stop(machine)
+            >>> daytona.start(machine)
+        """
         sandbox.start(timeout)
 
     def stop(self, sandbox: Sandbox, timeout: int = 60) -> None:
-        """Pauses every process of a sandbox."""
+        """Pauses every process of a sandbox.
+
+        Example:
+            >>> daytona.stop(machine)
+            >>> daytona.start(machine)
+        """
         sandbox.stop(timeout)
 
     def _server(self) -> SandboxServer:

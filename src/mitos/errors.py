@@ -143,6 +143,11 @@ def error_for_code(
     status: int | None = None,
     context: dict[str, Any] | None = None,
 ) -> AgentRunError:
-    """The error of the class that fits the code; an unknown code gives the base class."""
+    """The error of the class that fits the code; an unknown code gives the base class.
+
+    Example:
+        >>> error_for_code("not_found", "no such sandbox", status=404)
+        NotFoundError('no such sandbox')
+    """
     kind = _CLASSES.get(code, AgentRunError)
     return kind(message, code, cause, remediation, status, context)

@@ -50,7 +50,12 @@ class GitSpec:
             raise _bad_credentials("a username needs a secret beside it")
 
     def to_spec(self) -> dict[str, Any]:
-        """The member `spec.git` of a workspace."""
+        """The member `spec.git` of a workspace.
+
+        Example:
+            >>> GitSpec(["github.com/o/r"]).to_spec()
+            {'paths': ['github.com/o/r']}
+        """
         spec: dict[str, Any] = {"paths": list(self.paths)}
         if self.credentials_secret is not None:
             name, key = self.credentials_secret
@@ -66,7 +71,12 @@ def git(
     credentials_secret: tuple[str, str] | None = None,
     credentials_username: str | None = None,
 ) -> GitSpec:
-    """Names the repositories of a workspace; errors as `GitSpec`."""
+    """Names the repositories of a workspace; errors as `GitSpec`.
+
+    Example:
+        >>> git(["github.com/o/r"]).paths
+        ['github.com/o/r']
+    """
     return GitSpec(paths, credentials_secret, credentials_username)
 
 
@@ -75,6 +85,10 @@ def coerce_git(value: object) -> GitSpec:
 
     Raises:
         AgentRunError: `invalid_git_spec` for anything else.
+
+    Example:
+        >>> coerce_git(["github.com/o/r"])
+        GitSpec(paths=['github.com/o/r'], credentials_secret=None, credentials_username=None)
     """
     if isinstance(value, GitSpec):
         return value

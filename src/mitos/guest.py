@@ -75,6 +75,9 @@ class GuestClient:
 
     Args:
         socket_path: of the Unix socket.
+
+    Example:
+        >>> client = GuestClient("/run/mitos.sock")  # inside a sandbox
     """
 
     def __init__(self, socket_path: str) -> None:
@@ -85,6 +88,9 @@ class GuestClient:
 
         Raises:
             GuestError: refused, or no answer; `GuestUnavailableError` when nobody listens.
+
+        Example:
+            >>> left = client.info().budget.max_forks
         """
         answer = self._call({"type": "info"}, INFO_TIMEOUT_S)
         found = _member(answer, "info")
@@ -95,7 +101,11 @@ class GuestClient:
         )
 
     def identity(self) -> Identity:
-        """Who this sandbox is; errors as `info`."""
+        """Who this sandbox is; errors as `info`.
+
+        Example:
+            >>> name = client.identity().sandbox_id
+        """
         return self.info().identity
 
     def fork(self, n: int = 1, label: str = "") -> list[str]:
@@ -187,7 +197,12 @@ def _count(value: dict[str, Any], name: str) -> int:
 
 
 def socket_path() -> str | None:
-    """The socket of this sandbox, or None outside of one."""
+    """The socket of this sandbox, or None outside of one.
+
+    Example:
+        >>> socket_path() is None  # outside of a sandbox
+        True
+    """
     return os.environ.get(SOCKET_ENV) or None
 
 
@@ -196,6 +211,9 @@ def connect(path: str | None = None) -> GuestClient:
 
     Raises:
         GuestUnavailableError: `MITOS_SOCKET` is not set.
+
+    Example:
+        >>> client = connect("/run/mitos.sock")
     """
     found = path or socket_path()
     if found is None:
@@ -204,12 +222,20 @@ def connect(path: str | None = None) -> GuestClient:
 
 
 def info() -> Info:
-    """Who this sandbox is and what it may do; errors as `GuestClient.info` and `connect`."""
+    """Who this sandbox is and what it may do; errors as `GuestClient.info` and `connect`.
+
+    Example:
+        >>> used = info().budget.forks_used
+    """
     return connect().info()
 
 
 def identity() -> Identity:
-    """Who this sandbox is; errors as `info`."""
+    """Who this sandbox is; errors as `info`.
+
+    Example:
+        >>> name = identity().sandbox_id
+    """
     return connect().identity()
 
 

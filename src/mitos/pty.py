@@ -27,7 +27,7 @@ CLOSE_TIMEOUT_S = 1.0
 
 
 class PtyHandle:
-    """A terminal. Connects when it is made; output arrives on a thread of its own.
+    r"""A terminal. Connects when it is made; output arrives on a thread of its own.
 
     Args:
         url: the terminal's WebSocket address.
@@ -40,6 +40,13 @@ class PtyHandle:
         error: why the shell never ran, why the connection failed or broke, or what `on_data`
             raised; None while, or when, nothing of that happened. It is not raised: `wait` returns
             the exit code, or -1.
+
+    Example:
+        >>> screen = []
+        >>> terminal = sb.pty(screen.append)
+        >>> terminal.send_input(b"exit 3\n")
+        >>> terminal.wait()
+        3
     """
 
     def __init__(
@@ -78,14 +85,23 @@ class PtyHandle:
         cols: int = 80,
         rows: int = 24,
     ) -> PtyHandle:
-        """The same as the constructor, named as the asynchronous form."""
+        """The same as the constructor, named as the asynchronous form.
+
+        Example:
+            >>> terminal = PtyHandle.connect(sb.pty_url(), None, print)
+            >>> terminal.kill()
+        """
         return cls(url, token, on_data, cols, rows)
 
     def send_input(self, data: bytes) -> None:
-        """Types `data` into the terminal.
+        r"""Types `data` into the terminal.
 
         Raises:
             websocket.WebSocketConnectionClosedException: the session is over.
+
+        Example:
+            >>> terminal = sb.pty(lambda data: None)
+            >>> terminal.send_input(b"exit\n")
         """
         self._send(self._session.input(data))
 
@@ -94,23 +110,41 @@ class PtyHandle:
 
         Raises:
             websocket.WebSocketConnectionClosedException: the session is over.
+
+        Example:
+            >>> terminal = sb.pty(lambda data: None)
+            >>> terminal.resize(120, 40)
+            >>> terminal.kill()
         """
         self._send(self._session.resize(cols, rows))
 
     def kill(self) -> None:
-        """Closes the session; the server kills its processes. Idempotent."""
+        """Closes the session; the server kills its processes. Idempotent.
+
+        Example:
+            >>> terminal = sb.pty(lambda data: None)
+            >>> terminal.kill()
+            >>> terminal.wait()
+            -1
+        """
         if self._socket is not None:
             self._hang_up(self._socket)
         self._done.set()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Waits for the shell's exit code.
+        r"""Waits for the shell's exit code.
 
         Args:
             timeout: seconds; None waits as long as the session lives.
 
         Returns:
             The exit code; -1 if the session ended without one, or not in time.
+
+        Example:
+            >>> terminal = sb.pty(lambda data: None)
+            >>> terminal.send_input(b"exit 7\n")
+            >>> terminal.wait(timeout=30)
+            7
         """
         self._done.wait(timeout)
         return self._session.exit_code
@@ -191,7 +225,7 @@ class PtyHandle:
 
 
 class AsyncPtyHandle:
-    """A terminal, for use in an event loop. Needs the `websockets` package.
+    r"""A terminal, for use in an event loop. Needs the `websockets` package.
 
     Args:
         ws: an open connection.
@@ -199,6 +233,12 @@ class AsyncPtyHandle:
 
     Attributes:
         error: as that of `PtyHandle`; `connect` itself raises.
+
+    Example:
+        >>> terminal = await sb.pty(print)
+        >>> await terminal.send_input(b"exit 3\n")
+        >>> await terminal.wait()
+        3
     """
 
     def __init__(self, ws: Any, on_data: Callable[[bytes], None]) -> None:
@@ -222,6 +262,9 @@ class AsyncPtyHandle:
         Raises:
             ImportError: `websockets` is not installed.
             AgentRunError: the server refused, or could not be reached.
+
+        Example:
+            >>> terminal = await AsyncPtyHandle.connect(sb.pty_url(), None, print)
         """
         try:
             from websockets.exceptions import InvalidStatus, WebSocketException  # noqa: PLC0415
@@ -245,10 +288,13 @@ class AsyncPtyHandle:
         return handle
 
     async def send_input(self, data: bytes) -> None:
-        """Types `data` into the terminal.
+        r"""Types `data` into the terminal.
 
         Raises:
             websockets.ConnectionClosed: the session is over.
+
+        Example:
+            >>> await terminal.send_input(b"ls\n")
         """
         await self._socket.send(self._session.input(data))
 
@@ -257,17 +303,28 @@ class AsyncPtyHandle:
 
         Raises:
             websockets.ConnectionClosed: the session is over.
+
+        Example:
+            >>> await terminal.resize(120, 40)
         """
         await self._socket.send(self._session.resize(cols, rows))
 
     async def kill(self) -> None:
-        """Closes the session; the server kills its processes. Idempotent."""
+        """Closes the session; the server kills its processes. Idempotent.
+
+        Example:
+            >>> await terminal.kill()
+        """
         self._socket.close_timeout = CLOSE_TIMEOUT_S
         await self._socket.close()
         await asyncio.wait([self._reader])
 
     async def wait(self) -> int:
-        """Waits for the shell's exit code; -1 if the session ended without one."""
+        """Waits for the shell's exit code; -1 if the session ended without one.
+
+        Example:
+            >>> exit_code = await terminal.wait()
+        """
         await asyncio.wait([self._reader])
         return self._session.exit_code
 

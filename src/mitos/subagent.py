@@ -45,7 +45,12 @@ class SubagentResult:
 
 
 def is_on_mitos() -> bool:
-    """True inside a sandbox. Looks at the environment only."""
+    """True inside a sandbox. Looks at the environment only.
+
+    Example:
+        >>> is_on_mitos()  # on a developer's machine
+        False
+    """
     return guest.socket_path() is not None
 
 
@@ -54,6 +59,10 @@ def current_sandbox() -> guest.Identity | None:
 
     Raises:
         GuestError: inside one that does not answer.
+
+    Example:
+        >>> current_sandbox() is None  # on a developer's machine
+        True
     """
     return guest.identity() if is_on_mitos() else None
 
@@ -65,6 +74,11 @@ def spawn_subagent(n: int = 1, *, label: str = "") -> SubagentResult:
 
     Raises:
         GuestError: inside a sandbox, when the fork is refused.
+
+    Example:
+        >>> result = spawn_subagent(2)
+        >>> bool(result)  # on a developer's machine
+        False
     """
     if not is_on_mitos():
         reason = f"not inside a Mitos sandbox: {guest.SOCKET_ENV} is not set"

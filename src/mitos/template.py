@@ -30,42 +30,80 @@ class Template:
         self._resources: dict[str, str] = {}
 
     def from_image(self, image: str) -> Template:
-        """Starts from an image."""
+        """Starts from an image.
+
+        Example:
+            >>> Template().from_image("python:3.12").to_spec()
+            {'image': 'python:3.12'}
+        """
         self._image = image
         return self
 
     def copy(self, source: str, dest: str) -> Template:
-        """Copies a file or folder in."""
+        """Copies a file or folder in.
+
+        Example:
+            >>> template = Template().from_image("base").copy("app/", "/app")
+        """
         return self._add({"type": "copy", "source": source, "dest": dest})
 
     def run(self, command: str) -> Template:
-        """Runs a shell command."""
+        """Runs a shell command.
+
+        Example:
+            >>> template = Template().from_image("base").run("pip install flask")
+        """
         return self._add({"type": "run", "run": command})
 
     def run_cmd(self, command: str) -> Template:
-        """The same as `run`."""
+        """The same as `run`.
+
+        Example:
+            >>> template = Template().from_image("base").run_cmd("pip install flask")
+        """
         return self.run(command)
 
     def env(self, name: str, value: str) -> Template:
-        """Sets a variable for the steps that follow, and for sandboxes."""
+        """Sets a variable for the steps that follow, and for sandboxes.
+
+        Example:
+            >>> template = Template().from_image("base").env("MODE", "test")
+        """
         return self._add({"type": "env", "envName": name, "envValue": value})
 
     def workdir(self, path: str) -> Template:
-        """Changes the directory for the steps that follow."""
+        """Changes the directory for the steps that follow.
+
+        Example:
+            >>> template = Template().from_image("base").workdir("/app")
+        """
         return self._add({"type": "workdir", "workdir": path})
 
     def set_start(self, command: str | Sequence[str]) -> Template:
-        """What starts in the template; a string is split as a shell would. The last call wins."""
+        """What starts in the template; a string is split as a shell would. The last call wins.
+
+        Example:
+            >>> Template().from_image("base").set_start("python app.py").to_spec()["command"]
+            ['python', 'app.py']
+        """
         self._command = shlex.split(command) if isinstance(command, str) else list(command)
         return self
 
     def cpu(self, quantity: str) -> Template:
-        """CPUs as a Kubernetes quantity, such as `"2"` or `"500m"`."""
+        """CPUs as a Kubernetes quantity, such as `"2"` or `"500m"`.
+
+        Example:
+            >>> template = Template().from_image("base").cpu("2")
+        """
         self._resources["cpu"] = quantity
         return self
 
     def memory(self, quantity: str) -> Template:
-        """Memory as a Kubernetes quantity, such as `"1Gi"`."""
+        """Memory as a Kubernetes quantity, such as `"1Gi"`.
+
+        Example:
+            >>> template = Template().from_image("base").memory("1Gi")
+        """
         self._resources["memory"] = quantity
         return self
 
@@ -74,6 +112,10 @@ class Template:
 
         Raises:
             ValueError: no image was set.
+
+        Example:
+            >>> Template().from_image("base").run("true").to_spec()["buildSteps"]
+            [{'type': 'run', 'run': 'true'}]
         """
         if not self._image:
             raise ValueError("a template needs a base image: call from_image(...) first")
@@ -91,6 +133,10 @@ class Template:
 
         Raises:
             ValueError: no image was set.
+
+        Example:
+            >>> Template().from_image("base").to_template("web")["kind"]
+            'SandboxPool'
         """
         return {
             "apiVersion": "mitos.run/v1",
@@ -100,7 +146,12 @@ class Template:
         }
 
     def to_pool(self, name: str) -> dict[str, Any]:
-        """The same as `to_template`."""
+        """The same as `to_template`.
+
+        Example:
+            >>> Template().from_image("base").to_pool("web")["metadata"]
+            {'name': 'web'}
+        """
         return self.to_template(name)
 
     def _add(self, step: dict[str, str]) -> Template:

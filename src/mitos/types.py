@@ -37,7 +37,12 @@ __all__ = [
 
 
 class ForkPolicy(str, enum.Enum):
-    """What a child of a fork does with something its source has."""
+    """What a child of a fork does with something its source has.
+
+    Example:
+        >>> ForkPolicy.FRESH == "Fresh"
+        True
+    """
 
     FRESH = "Fresh"
     SHARE = "Share"
@@ -46,7 +51,12 @@ class ForkPolicy(str, enum.Enum):
 
 
 class SandboxPhase(str, enum.Enum):
-    """Where a sandbox is in its life."""
+    """Where a sandbox is in its life.
+
+    Example:
+        >>> SandboxPhase("Ready") is SandboxPhase.READY
+        True
+    """
 
     PENDING = "Pending"
     RESTORING = "Restoring"
@@ -64,6 +74,10 @@ class ExecResult:
         stdout: its output, decoded as UTF-8 with replacement.
         stderr: its error output, likewise.
         exec_time_ms: wall time in milliseconds, measured by the server.
+
+    Example:
+        >>> sb.exec("echo hello; exit 3").exit_code
+        3
     """
 
     exit_code: int
@@ -74,7 +88,12 @@ class ExecResult:
 
 @dataclass
 class ExecutionError:
-    """An exception that a cell raised; `traceback` is its formatted lines."""
+    """An exception that a cell raised; `traceback` is its formatted lines.
+
+    Example:
+        >>> sb.run_code("1/0").error.name
+        'ZeroDivisionError'
+    """
 
     name: str
     value: str
@@ -83,7 +102,12 @@ class ExecutionError:
 
 @dataclass
 class Result:
-    """One thing a cell showed: MIME types to payloads. Images are base64 text."""
+    """One thing a cell showed: MIME types to payloads. Images are base64 text.
+
+    Example:
+        >>> sb.run_code("6 * 7").results[0].text
+        '42'
+    """
 
     data: dict[str, str] = field(default_factory=dict)
     is_main_result: bool = False
@@ -137,13 +161,18 @@ def _empty_logs() -> dict[str, list[str]]:
 
 @dataclass
 class Execution:
-    """A cell that ended.
+    r"""A cell that ended.
 
     Attributes:
         text: the last expression's value as text, or None.
         logs: what was printed, in pieces, under `stdout` and `stderr`.
         results: everything shown, in order.
         error: the exception the cell raised, or None.
+
+    Example:
+        >>> found = sb.run_code("print('working'); 6 * 7")
+        >>> found.text, found.logs["stdout"]
+        ('42', ['working\n'])
     """
 
     text: str | None = None
@@ -160,6 +189,12 @@ class FileEvent:
         kind: `CREATE`, `MODIFY`, `DELETE` or `RENAME`.
         path: what changed.
         new_path: its new name, for `RENAME` only.
+
+    Example:
+        >>> with sb.files.watch("/workspace") as changes:
+        ...     sb.files.remove("/workspace/plan.txt")
+        ...     next(changes).kind
+        'DELETE'
     """
 
     kind: str
@@ -177,6 +212,10 @@ class FileInfo:
         size: bytes.
         mode: `st_mode`; mask with 0o777 for the permissions.
         modified_at: seconds since 1970 as the server wrote them, usually decimal text.
+
+    Example:
+        >>> sb.files.list("/workspace")[0].size
+        5
     """
 
     name: str
@@ -201,6 +240,11 @@ class CommandInfo:
         exit_code: as in `ExecResult`; None while it runs.
         pid: its process inside the sandbox; 0 once it has ended.
         error: why it never ran, else empty.
+
+    Example:
+        >>> job = sb.exec_background("sleep 60")
+        >>> sb.commands()[0].running
+        True
     """
 
     id: str
@@ -226,6 +270,10 @@ class Network:
         allow_cidrs: address blocks.
         inbound: `deny` or `allow`.
         inbound_cidrs: narrows an inbound `allow`.
+
+    Example:
+        >>> Network(allow_domains=["pypi.org:443"]).to_dict()
+        {'allow_domains': ['pypi.org:443']}
     """
 
     block: bool = False
@@ -236,7 +284,12 @@ class Network:
     inbound_cidrs: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The wire form: members that differ from their defaults."""
+        """The wire form: members that differ from their defaults.
+
+        Example:
+            >>> Network().to_dict()
+            {}
+        """
         members: dict[str, Any] = {}
         if self.block:
             members["block"] = True
@@ -255,6 +308,11 @@ class Forked(list[_Sandbox]):
 
     Attributes:
         errors: of a partial fork, why an id did not come up; otherwise empty.
+
+    Example:
+        >>> children = sb.fork(2, partial=True)
+        >>> len(children), children.errors
+        (2, {})
     """
 
     def __init__(
@@ -274,6 +332,10 @@ class Kin:
         phase: as the sandbox's own, or `Ended`.
         ended_at_unix: None while it lives.
         reason: why it ended; None while it lives.
+
+    Example:
+        >>> sb.tree()[0].id == sb.id
+        True
     """
 
     uid: str
@@ -288,7 +350,14 @@ class Kin:
 
 @dataclass(frozen=True)
 class FileDiff:
-    """Absolute paths that differ between two sandboxes, sorted."""
+    """Absolute paths that differ between two sandboxes, sorted.
+
+    Example:
+        >>> (child,) = sb.fork()
+        >>> child.files.write("/workspace/new", "")
+        >>> sb.diff(child)
+        FileDiff(added=['/workspace/new'], removed=[], modified=[])
+    """
 
     added: list[str]
     removed: list[str]
@@ -303,6 +372,10 @@ class Checkpoint:
         id: for `restore`.
         name: the label it was given; may be empty.
         size_bytes: what it takes on the server's disk.
+
+    Example:
+        >>> sb.checkpoint("before").name
+        'before'
     """
 
     id: str

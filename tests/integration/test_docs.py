@@ -1,13 +1,17 @@
 """The Python of the README and the documentation, run block by block as a reader would.
 
 The blocks of a file share their names. A comment behind an expression that is a value is what the
-expression must give. Blocks that a program inside a sandbox runs are run there.
+expression must give. Blocks that a program inside a sandbox runs are run there. The examples in the
+docstrings of the public modules are run too, each with a sandbox of its own.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import doctest
+import importlib
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +21,14 @@ import httpx
 import pytest
 
 import mitos
+import mitos.daytona
+import mitos.e2b
 import mitos.guest
 from tests.integration.conftest import Server
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
+LOCAL = "http://127.0.0.1:8080"
 ROOT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INSIDE = re.compile(r"^# inside a sandbox|mitos_kernel|mitos\.subagent", re.MULTILINE)
@@ -30,6 +37,23 @@ PAGES = sorted(
     for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
     if BLOCK.search(page.read_text()) and page.parent.name != "reference"
 )
+
+
+def _examples(module_name: str) -> Iterator[doctest.DocTest]:
+    """The docstrings of a module's public names that have an example."""
+    module = importlib.import_module(module_name)
+    parser = doctest.DocTestParser()
+    for name in module.__all__:
+        value = getattr(module, name)
+        members = inspect.getmembers(value, inspect.isroutine) if inspect.isclass(value) else []
+        for title, member in [
+            (name, value),
+            *((f"{name}.{each}", found) for each, found in members),
+        ]:
+            text = (inspect.isclass(member) or inspect.isroutine(member)) and member.__doc__
+            if text and ">>>" in text and "await" not in text and "._" not in title:
+                names = dict(vars(module))
+                yield parser.get_doctest(text, names, f"{module_name}.{title}", None, None)
 
 
 @pytest.fixture
@@ -50,7 +74,7 @@ def reader(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_a_page_runs(server: Server, reader: Path, page: str) -> None:
-    text = (ROOT / page).read_text().replace("http://127.0.0.1:8080", server.url)
+    text = (ROOT / page).read_text().replace(LOCAL, server.url)
     blocks = BLOCK.findall(text)
     names: dict[str, Any] = {"mitos": mitos}
     if not re.search(r"^sb = |as sandbox", blocks[0], re.MULTILINE):
@@ -85,3 +109,40 @@ def _run_inside(block: str) -> None:
             sandbox.files.write(f"/workspace/mitos/{name}.py", (package / f"{name}.py").read_text())
         sandbox.run_code("import mitos_kernel; connect = object")
         assert sandbox.run_code(block).error is None
+
+
+MODULES = (
+    *("direct", "types", "errors", "pty", "background", "template", "git"),
+    *("subagent", "e2b", "daytona"),
+)
+"""All that are not only for event loops, whose source is the same, or for inside a sandbox."""
+
+EXAMPLES = [
+    pytest.param(example, id=example.name)
+    for name in MODULES
+    for example in _examples(f"mitos.{name}")
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_example_of_a_docstring_runs(
+    server: Server, reader: Path, example: doctest.DocTest
+) -> None:
+    with server.create() as sandbox:
+        sandbox.files.write("/workspace/plan.txt", "draft")
+        (reader / "model.bin").write_bytes(b"model")
+        for step in example.examples:
+            step.source = step.source.replace(LOCAL, server.url)
+            step.want = step.want.replace(LOCAL, server.url)
+        example.globs |= {
+            "mitos": mitos,
+            "create": mitos.create,
+            "sb": sandbox,
+            "server": mitos.SandboxServer(server.url),
+            "box": mitos.e2b.Sandbox(sandbox),
+            "daytona": mitos.daytona.Daytona(),
+            "machine": mitos.daytona.Sandbox(sandbox),
+        }
+        said: list[str] = []
+        doctest.DocTestRunner().run(example, out=said.append)
+        assert said == []

@@ -1,6 +1,6 @@
 """Values of the fork tree, and how a server's answers become them. Pure.
 
-`mitos/_sdk/_async/direct.py` makes the calls; `mitos.types` is where users find the types.
+`mitos/_sdk/_async/relatives.py` makes the calls; `mitos.types` is where users find the types.
 """
 
 from __future__ import annotations

@@ -14,32 +14,22 @@ from typing import Any
 from mitos import pty as terminal
 from mitos._sdk import answer, failure, request, settings, tree
 from mitos._sdk._async.command import AsyncFollower
+from mitos._sdk._async.files import AsyncDirectSandboxFiles
 from mitos._sdk._async.http import AsyncHttp
-from mitos._sdk._async.transfer import AsyncDirectSandboxTransfers
-from mitos._sdk.folding import (
-    CodeFold,
-    ExecFold,
-    FileFold,
-    command_info,
-    file_info,
-    read_timeout_s,
-)
+from mitos._sdk._async.relatives import AsyncRelatives
+from mitos._sdk.folding import CodeFold, ExecFold, command_info, read_timeout_s
 from mitos.background import AsyncBackgroundProcess
 from mitos.errors import AgentRunError, NotFoundError, TransportFailedError
 from mitos.types import (
-    Checkpoint,
     CommandInfo,
     ExecResult,
     Execution,
-    FileDiff,
-    FileInfo,
     Forked,
-    Kin,
     Network,
     Result,
 )
 
-__all__ = ["AsyncDirectSandbox", "AsyncDirectSandboxFiles", "AsyncSandboxServer", "create"]
+__all__ = ["AsyncDirectSandbox", "AsyncSandboxServer", "create"]
 
 SERVER_TIMEOUT_S = 60.0
 BUILD_TIMEOUT_S = 3600.0
@@ -48,9 +38,6 @@ EXEC_TIMEOUT_S, EXEC_GRACE_S = 30, 5
 CODE_TIMEOUT_S, CODE_GRACE_S = 60, 10
 _UNSAID: dict[str, Any] = {"template_id": "", "endpoint": "", "fork_time_ms": 0.0}
 """What a listing may leave out of a sandbox."""
-
-FILE_TIMEOUT_S = 600.0
-"""Between two pieces of a file: long enough for any disk, and not for ever."""
 
 
 async def create(
@@ -99,6 +86,10 @@ class AsyncSandboxServer:
     Args:
         url: its origin.
         api_key: its key; not looked up anywhere else.
+
+    Example:
+        >>> server = AsyncSandboxServer("http://127.0.0.1:8080")
+        >>> sb = await server.fork("python")
     """
 
     def __init__(self, url: str = settings.DEFAULT_BASE_URL, api_key: str | None = None) -> None:
@@ -116,16 +107,29 @@ class AsyncSandboxServer:
 
         Raises:
             AgentRunError: `missing_base_url`.
+
+        Example:
+            >>> server = AsyncSandboxServer.from_auth(base_url="http://127.0.0.1:8080")
         """
         found = settings.resolve(api_key, base_url)
         return cls(found.base_url, found.api_key)
 
     async def health(self) -> dict[str, Any]:
-        """How the server is: `status`, `mock`, and how many templates and sandboxes it has."""
+        """How the server is: `status`, `mock`, and how many templates and sandboxes it has.
+
+        Example:
+            >>> (await server.health())["status"]
+            'ok'
+        """
         return answer.members(await self._http.call("GET", "/v1/health"), self._http.api_key)
 
     async def list_templates(self) -> list[dict[str, Any]]:
-        """The templates sandboxes can be started from."""
+        """The templates sandboxes can be started from.
+
+        Example:
+            >>> "python" in [each["id"] for each in await server.list_templates()]
+            True
+        """
         found = await self._http.call("GET", "/v1/templates")
         return answer.rows(found, "templates", self._http.api_key)
 
@@ -144,6 +148,10 @@ class AsyncSandboxServer:
 
         Raises:
             AgentRunError: `not_found` for an unknown image, `build_failed`, `invalid_input`.
+
+        Example:
+            >>> (await server.create_template("python"))["ready"]
+            True
         """
         optional = {
             "network": None if network is None else network.to_dict(),
@@ -169,7 +177,12 @@ class AsyncSandboxServer:
         workload: dict[str, Any] | None = None,
         resources: dict[str, int] | None = None,
     ) -> dict[str, Any]:
-        """The same; a server that answers "exists already" is fine."""
+        """The same; a server that answers "exists already" is fine.
+
+        Example:
+            >>> (await server.ensure_template("python"))["ready"]
+            True
+        """
         try:
             return await self.create_template(
                 id, init_wait_seconds, network, idempotency_key, workload, resources
@@ -190,6 +203,9 @@ class AsyncSandboxServer:
 
         Raises:
             AgentRunError: `not_found`, `invalid_sandbox_id`, `quota_exceeded`, `fork_unavailable`.
+
+        Example:
+            >>> sb = await server.fork("python")
         """
         body: dict[str, Any] = {
             "template": template,
@@ -201,7 +217,12 @@ class AsyncSandboxServer:
         return AsyncDirectSandbox._of(answer.descriptor(made, self._http.api_key), self._http)
 
     async def list_sandboxes(self) -> list[dict[str, Any]]:
-        """The sandboxes that run."""
+        """The sandboxes that run.
+
+        Example:
+            >>> sb.id in [each["id"] for each in await server.list_sandboxes()]
+            True
+        """
         found = await self._http.call("GET", "/v1/sandboxes")
         return answer.rows(found, "sandboxes", self._http.api_key)
 
@@ -212,7 +233,7 @@ class AsyncSandboxServer:
             AgentRunError: `invalid_response` when the server does not say what they are.
 
         Example:
-            >>> for sandbox in await AsyncSandboxServer("http://127.0.0.1:8080").sandboxes():
+            >>> for sandbox in await server.sandboxes():
             ...     await sandbox.terminate()
         """
         return [self._handle(row) for row in await self.list_sandboxes()]
@@ -225,7 +246,7 @@ class AsyncSandboxServer:
             AgentRunError: `invalid_sandbox_id`; nothing has been sent.
 
         Example:
-            >>> sb = await AsyncSandboxServer("http://127.0.0.1:8080").connect("sandbox-1f2e3d4c")
+            >>> again = await server.connect(sb.id)
         """
         request.checked_id(sandbox_id)
         for row in await self.list_sandboxes():
@@ -244,82 +265,8 @@ class AsyncSandboxServer:
         return AsyncDirectSandbox._of(found, self._http)
 
 
-class AsyncDirectSandboxFiles(AsyncDirectSandboxTransfers):
-    """The files of a sandbox. Relative paths resolve against `/workspace`."""
-
-    async def read(self, path: str) -> str:
-        """A file as text: UTF-8, undecodable bytes replaced.
-
-        Raises:
-            NotFoundError: no such file.
-
-        Example:
-            >>> await sb.files.read("/workspace/plan.txt")
-            'draft'
-        """
-        return (await self.read_bytes(path)).decode("utf-8", "replace")
-
-    async def read_bytes(self, path: str) -> bytes:
-        """A file's bytes.
-
-        Raises:
-            NotFoundError: no such file.
-            TruncatedStreamError: the answer ended before the file did.
-        """
-        fold = FileFold()
-        message = {"path": path}
-        await self._http.stream(
-            "ReadFile", self._id, [message], fold.take, read_timeout_s=FILE_TIMEOUT_S
-        )
-        return fold.result()
-
-    async def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
-        """Replaces a file in one step, making parents as needed; `mode` counts for a new file.
-
-        Raises:
-            AgentRunError: the path is a directory, the sandbox is out of space, …
-
-        Example:
-            >>> await sb.files.write("/workspace/plan.txt", "draft")
-        """
-        messages = [*request.write_messages(path, content, mode)]
-        await self._http.stream(
-            "WriteFile", self._id, messages, lambda _: None, read_timeout_s=FILE_TIMEOUT_S
-        )
-
-    async def list(self, path: str = "/") -> list[FileInfo]:
-        """The entries of a directory, one level.
-
-        Raises:
-            NotFoundError: no such directory.
-        """
-        found = await self._http.unary("List", self._id, {"parent": path})
-        entries = answer.rows({"entries": [], **found}, "entries", self._http.api_key)
-        return [file_info(entry) for entry in entries]
-
-    async def exists(self, path: str) -> bool:
-        """True when there is something at the path."""
-        try:
-            await self._http.unary("List", self._id, {"parent": path})
-        except AgentRunError as exc:
-            if exc.status == 404 and exc.code == "not_found" and "sandbox" not in exc.context:
-                return False
-            if "not a directory" in exc.cause.lower():
-                return True
-            raise
-        return True
-
-    async def remove(self, path: str) -> None:
-        """Removes a file or a whole directory; a missing path is fine."""
-        await self._http.unary("Remove", self._id, {"path": path})
-
-    async def mkdir(self, path: str) -> None:
-        """Makes a directory and its parents; an existing one is fine."""
-        await self._http.unary("Mkdir", self._id, {"path": path})
-
-
-class AsyncDirectSandbox:
-    """A sandbox of a server. A context manager: leaving it terminates the sandbox.
+class AsyncDirectSandbox(AsyncRelatives):
+    r"""A sandbox of a server. A context manager: leaving it terminates the sandbox.
 
     Attributes:
         id: its id.
@@ -327,6 +274,11 @@ class AsyncDirectSandbox:
         endpoint: the origin its server says it serves it at.
         fork_time_ms: how long the server took to bring it up, in milliseconds.
         files: its files.
+
+    Example:
+        >>> async with await create("python") as sb:
+        ...     (await sb.exec("echo hello")).stdout
+        'hello\n'
     """
 
     def __init__(
@@ -372,7 +324,13 @@ class AsyncDirectSandbox:
         resources: dict[str, int] | None = None,
         region: str | None = None,
     ) -> AsyncDirectSandbox:
-        """Starts a sandbox; arguments and errors as the module's `create`."""
+        """Starts a sandbox; arguments and errors as the module's `create`.
+
+        Example:
+            >>> sb = await AsyncDirectSandbox.create("python", id="mine")
+            >>> sb.id
+            'mine'
+        """
         return await create(
             image, api_key, base_url, id, network, idempotency_key, workload, resources, region
         )
@@ -476,7 +434,9 @@ class AsyncDirectSandbox:
             NotFoundError: no such command, or it has ended and was not kept.
 
         Example:
-            >>> (await (await sb.command("cmd-5e1f")).wait()).exit_code
+            >>> job = await sb.exec_background("echo built")
+            >>> again = await sb.command(job.id)
+            >>> (await again.wait()).exit_code
             0
         """
         fold = ExecFold(0, on_stdout, on_stderr, raises_deadline=False)
@@ -484,7 +444,13 @@ class AsyncDirectSandbox:
         return await AsyncBackgroundProcess._begin(follower)
 
     async def commands(self) -> list[CommandInfo]:
-        """The commands that run, and the kept ones that ended."""
+        """The commands that run, and the kept ones that ended.
+
+        Example:
+            >>> job = await sb.exec_background("sleep 60")
+            >>> [each.running for each in await sb.commands()]
+            [True]
+        """
         found = await self._http.call("GET", f"/v1/sandboxes/{self.id}/commands")
         rows = answer.rows(found, "commands", self._http.api_key)
         return [command_info(row) for row in rows]
@@ -585,101 +551,44 @@ class AsyncDirectSandbox:
 
         Raises:
             TimeoutTooLargeError: over 86400.
+
+        Example:
+            >>> deadline = await sb.set_timeout(600)  # in ten minutes
         """
         body = {"sandbox": self.id, "timeout_seconds": request.check_timeout(timeout_seconds)}
         reply = await self._http.call("POST", "/v1/set_timeout", body)
         return answer.number(reply, "deadline_unix", self._http.api_key)
 
     async def pause(self) -> None:
-        """Stops every process in the sandbox; nothing is lost."""
+        """Stops every process in the sandbox; nothing is lost.
+
+        Example:
+            >>> await sb.pause()
+            >>> await sb.resume()
+        """
         await self._http.call("POST", "/v1/pause", {"sandbox": self.id})
 
     async def resume(self) -> None:
-        """Lets a paused sandbox go on."""
+        """Lets a paused sandbox go on.
+
+        Example:
+            >>> await sb.pause()
+            >>> await sb.resume()
+        """
         await self._http.call("POST", "/v1/resume", {"sandbox": self.id})
 
     async def hibernate(self) -> None:
-        """Writes the sandbox to the server's disk and frees its memory; the next call wakes it.
+        r"""Writes the sandbox to the server's disk and frees its memory; the next call wakes it.
 
         Raises:
             AgentRunError: calls are open on it, or the server could not; it goes on as it was.
+
+        Example:
+            >>> await sb.hibernate()
+            >>> (await sb.exec("echo awake")).stdout
+            'awake\n'
         """
         await self._http.fork(f"/v1/sandboxes/{self.id}/hibernate", {}, request.new_key())
-
-    async def tree(self) -> list[Kin]:
-        """Everybody related to this sandbox by forks, the ended included; oldest first."""
-        reply = await self._http.call("GET", f"/v1/sandboxes/{self.id}/tree")
-        return tree.tree(reply, self._http.api_key)
-
-    async def checkpoint(self, name: str = "") -> Checkpoint:
-        """Keeps a snapshot to go back to; the sandbox goes on.
-
-        Args:
-            name: a label of at most 256 characters.
-
-        Raises:
-            AgentRunError: `quota_exceeded` when it has as many as it may.
-
-        Example:
-            >>> before = await sb.checkpoint("before the upgrade")
-            >>> await sb.restore(before)
-        """
-        path = f"/v1/sandboxes/{self.id}/checkpoints"
-        reply = await self._http.fork(path, {"name": name}, request.new_key())
-        return tree.checkpoint(reply, self._http.api_key)
-
-    async def checkpoints(self) -> list[Checkpoint]:
-        """The checkpoints of this sandbox, oldest first."""
-        reply = await self._http.call("GET", f"/v1/sandboxes/{self.id}/checkpoints")
-        return tree.checkpoints(reply, self._http.api_key)
-
-    async def delete_checkpoint(self, checkpoint: Checkpoint | str) -> None:
-        """Removes a checkpoint, given whole or by its id.
-
-        Raises:
-            NotFoundError: it has no such checkpoint.
-        """
-        path = f"/v1/sandboxes/{self.id}/checkpoints/{tree.checkpoint_id(checkpoint)}"
-        await self._http.call("DELETE", path)
-
-    async def restore(self, checkpoint: Checkpoint | str) -> None:
-        """Puts the sandbox back to a checkpoint, given whole or by its id; it keeps its own id.
-
-        Calls that are open on it end with `canceled`.
-
-        Raises:
-            NotFoundError: it has no such checkpoint.
-        """
-        body = {"checkpoint": tree.checkpoint_id(checkpoint)}
-        await self._http.fork(f"/v1/sandboxes/{self.id}/restore", body, request.new_key())
-
-    async def diff(self, other: AsyncDirectSandbox | str) -> FileDiff:
-        """The files a relative has added, removed and modified, seen from this sandbox.
-
-        Args:
-            other: a sandbox of the same family, or its id.
-
-        Example:
-            >>> a, b = await sb.fork(2)
-            >>> await b.files.write("/workspace/new", "")
-            >>> (await a.diff(b)).added
-            ['/workspace/new']
-        """
-        other_id = other if isinstance(other, str) else other.id
-        path = f"/v1/sandboxes/{self.id}/diff?with={request.checked_id(other_id)}"
-        reply = await self._http.call("GET", path, timeout_s=FILE_TIMEOUT_S)
-        return tree.diff(reply, self._http.api_key)
-
-    async def promote(self) -> None:
-        """Takes the parent's id, and the parent ends; this handle then has that id.
-
-        Raises:
-            AgentRunError: it has no parent, is paused, or another sandbox has that id.
-        """
-        path = f"/v1/sandboxes/{self.id}/promote"
-        reply = await self._http.fork(path, {}, request.new_key())
-        self.id = answer.descriptor(reply, self._http.api_key)["id"]
-        self.files = AsyncDirectSandboxFiles(self.id, self._http)
 
     async def _fork_some(self, ids: list[str]) -> Forked[AsyncDirectSandbox]:
         """Asks for all at once; what the server says nothing of, it is asked for one by one."""
@@ -703,6 +612,9 @@ class AsyncDirectSandbox:
 
         Raises:
             ValueError: the port is none, or the server gave no URL.
+
+        Example:
+            >>> url = await sb.get_host(8000)
         """
         body = {"sandbox": self.id, "port": request.check_port(port)}
         reply = await self._http.call("POST", "/v1/preview", body)
@@ -712,7 +624,12 @@ class AsyncDirectSandbox:
         return url
 
     def pty_url(self) -> str:
-        """The WebSocket address of a terminal; holds no key."""
+        """The WebSocket address of a terminal; holds no key.
+
+        Example:
+            >>> sb.pty_url().startswith("ws://")
+            True
+        """
         return request.pty_url(self._http.base_url, self.id)
 
     async def pty(
@@ -726,7 +643,8 @@ class AsyncDirectSandbox:
             rows: height in characters.
 
         Example:
-            >>> terminal = await sb.pty(lambda data: print(data.decode(), end=""))
+            >>> screen = []
+            >>> terminal = await sb.pty(screen.append)
             >>> await terminal.send_input(b"exit 7\n")
             >>> await terminal.wait()
             7
@@ -738,7 +656,13 @@ class AsyncDirectSandbox:
     async def create_pty(
         self, on_data: Callable[[bytes], None], cols: int = 80, rows: int = 24
     ) -> terminal.AsyncPtyHandle:
-        """The same as `pty`, under its other published name."""
+        """The same as `pty`, under its other published name.
+
+        Example:
+            >>> shown = []
+            >>> terminal = await sb.create_pty(shown.append)
+            >>> await terminal.kill()
+        """
         return await self.pty(on_data, cols, rows)
 
     async def terminate(self, *, subtree: bool = False) -> None:
@@ -749,6 +673,9 @@ class AsyncDirectSandbox:
 
         Raises:
             TransportFailedError: the server could not be reached.
+
+        Example:
+            >>> await sb.terminate(subtree=True)
         """
         try:
             query = "?subtree=true" if subtree else ""

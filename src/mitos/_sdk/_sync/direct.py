@@ -15,32 +15,22 @@ from typing import Any
 from mitos import pty as terminal
 from mitos._sdk import answer, failure, request, settings, tree
 from mitos._sdk._sync.command import Follower
+from mitos._sdk._sync.files import DirectSandboxFiles
 from mitos._sdk._sync.http import Http
-from mitos._sdk._sync.transfer import DirectSandboxTransfers
-from mitos._sdk.folding import (
-    CodeFold,
-    ExecFold,
-    FileFold,
-    command_info,
-    file_info,
-    read_timeout_s,
-)
+from mitos._sdk._sync.relatives import Relatives
+from mitos._sdk.folding import CodeFold, ExecFold, command_info, read_timeout_s
 from mitos.background import BackgroundProcess
 from mitos.errors import AgentRunError, NotFoundError, TransportFailedError
 from mitos.types import (
-    Checkpoint,
     CommandInfo,
     ExecResult,
     Execution,
-    FileDiff,
-    FileInfo,
     Forked,
-    Kin,
     Network,
     Result,
 )
 
-__all__ = ["DirectSandbox", "DirectSandboxFiles", "SandboxServer", "create"]
+__all__ = ["DirectSandbox", "SandboxServer", "create"]
 
 SERVER_TIMEOUT_S = 60.0
 BUILD_TIMEOUT_S = 3600.0
@@ -49,9 +39,6 @@ EXEC_TIMEOUT_S, EXEC_GRACE_S = 30, 5
 CODE_TIMEOUT_S, CODE_GRACE_S = 60, 10
 _UNSAID: dict[str, Any] = {"template_id": "", "endpoint": "", "fork_time_ms": 0.0}
 """What a listing may leave out of a sandbox."""
-
-FILE_TIMEOUT_S = 600.0
-"""Between two pieces of a file: long enough for any disk, and not for ever."""
 
 
 def create(
@@ -100,6 +87,10 @@ class SandboxServer:
     Args:
         url: its origin.
         api_key: its key; not looked up anywhere else.
+
+    Example:
+        >>> server = SandboxServer("http://127.0.0.1:8080")
+        >>> sb = server.fork("python")
     """
 
     def __init__(self, url: str = settings.DEFAULT_BASE_URL, api_key: str | None = None) -> None:
@@ -117,16 +108,29 @@ class SandboxServer:
 
         Raises:
             AgentRunError: `missing_base_url`.
+
+        Example:
+            >>> server = SandboxServer.from_auth(base_url="http://127.0.0.1:8080")
         """
         found = settings.resolve(api_key, base_url)
         return cls(found.base_url, found.api_key)
 
     def health(self) -> dict[str, Any]:
-        """How the server is: `status`, `mock`, and how many templates and sandboxes it has."""
+        """How the server is: `status`, `mock`, and how many templates and sandboxes it has.
+
+        Example:
+            >>> server.health()["status"]
+            'ok'
+        """
         return answer.members(self._http.call("GET", "/v1/health"), self._http.api_key)
 
     def list_templates(self) -> list[dict[str, Any]]:
-        """The templates sandboxes can be started from."""
+        """The templates sandboxes can be started from.
+
+        Example:
+            >>> "python" in [each["id"] for each in server.list_templates()]
+            True
+        """
         found = self._http.call("GET", "/v1/templates")
         return answer.rows(found, "templates", self._http.api_key)
 
@@ -145,6 +149,10 @@ class SandboxServer:
 
         Raises:
             AgentRunError: `not_found` for an unknown image, `build_failed`, `invalid_input`.
+
+        Example:
+            >>> server.create_template("python")["ready"]
+            True
         """
         optional = {
             "network": None if network is None else network.to_dict(),
@@ -170,7 +178,12 @@ class SandboxServer:
         workload: dict[str, Any] | None = None,
         resources: dict[str, int] | None = None,
     ) -> dict[str, Any]:
-        """The same; a server that answers "exists already" is fine."""
+        """The same; a server that answers "exists already" is fine.
+
+        Example:
+            >>> server.ensure_template("python")["ready"]
+            True
+        """
         try:
             return self.create_template(
                 id, init_wait_seconds, network, idempotency_key, workload, resources
@@ -191,6 +204,9 @@ class SandboxServer:
 
         Raises:
             AgentRunError: `not_found`, `invalid_sandbox_id`, `quota_exceeded`, `fork_unavailable`.
+
+        Example:
+            >>> sb = server.fork("python")
         """
         body: dict[str, Any] = {
             "template": template,
@@ -202,7 +218,12 @@ class SandboxServer:
         return DirectSandbox._of(answer.descriptor(made, self._http.api_key), self._http)
 
     def list_sandboxes(self) -> list[dict[str, Any]]:
-        """The sandboxes that run."""
+        """The sandboxes that run.
+
+        Example:
+            >>> sb.id in [each["id"] for each in server.list_sandboxes()]
+            True
+        """
         found = self._http.call("GET", "/v1/sandboxes")
         return answer.rows(found, "sandboxes", self._http.api_key)
 
@@ -213,7 +234,7 @@ class SandboxServer:
             AgentRunError: `invalid_response` when the server does not say what they are.
 
         Example:
-            >>> for sandbox in SandboxServer("http://127.0.0.1:8080").sandboxes():
+            >>> for sandbox in server.sandboxes():
             ...     sandbox.terminate()
         """
         return [self._handle(row) for row in self.list_sandboxes()]
@@ -226,7 +247,7 @@ class SandboxServer:
             AgentRunError: `invalid_sandbox_id`; nothing has been sent.
 
         Example:
-            >>> sb = SandboxServer("http://127.0.0.1:8080").connect("sandbox-1f2e3d4c")
+            >>> again = server.connect(sb.id)
         """
         request.checked_id(sandbox_id)
         for row in self.list_sandboxes():
@@ -245,82 +266,8 @@ class SandboxServer:
         return DirectSandbox._of(found, self._http)
 
 
-class DirectSandboxFiles(DirectSandboxTransfers):
-    """The files of a sandbox. Relative paths resolve against `/workspace`."""
-
-    def read(self, path: str) -> str:
-        """A file as text: UTF-8, undecodable bytes replaced.
-
-        Raises:
-            NotFoundError: no such file.
-
-        Example:
-            >>> sb.files.read("/workspace/plan.txt")
-            'draft'
-        """
-        return self.read_bytes(path).decode("utf-8", "replace")
-
-    def read_bytes(self, path: str) -> bytes:
-        """A file's bytes.
-
-        Raises:
-            NotFoundError: no such file.
-            TruncatedStreamError: the answer ended before the file did.
-        """
-        fold = FileFold()
-        message = {"path": path}
-        self._http.stream(
-            "ReadFile", self._id, [message], fold.take, read_timeout_s=FILE_TIMEOUT_S
-        )
-        return fold.result()
-
-    def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
-        """Replaces a file in one step, making parents as needed; `mode` counts for a new file.
-
-        Raises:
-            AgentRunError: the path is a directory, the sandbox is out of space, …
-
-        Example:
-            >>> sb.files.write("/workspace/plan.txt", "draft")
-        """
-        messages = [*request.write_messages(path, content, mode)]
-        self._http.stream(
-            "WriteFile", self._id, messages, lambda _: None, read_timeout_s=FILE_TIMEOUT_S
-        )
-
-    def list(self, path: str = "/") -> list[FileInfo]:
-        """The entries of a directory, one level.
-
-        Raises:
-            NotFoundError: no such directory.
-        """
-        found = self._http.unary("List", self._id, {"parent": path})
-        entries = answer.rows({"entries": [], **found}, "entries", self._http.api_key)
-        return [file_info(entry) for entry in entries]
-
-    def exists(self, path: str) -> bool:
-        """True when there is something at the path."""
-        try:
-            self._http.unary("List", self._id, {"parent": path})
-        except AgentRunError as exc:
-            if exc.status == 404 and exc.code == "not_found" and "sandbox" not in exc.context:
-                return False
-            if "not a directory" in exc.cause.lower():
-                return True
-            raise
-        return True
-
-    def remove(self, path: str) -> None:
-        """Removes a file or a whole directory; a missing path is fine."""
-        self._http.unary("Remove", self._id, {"path": path})
-
-    def mkdir(self, path: str) -> None:
-        """Makes a directory and its parents; an existing one is fine."""
-        self._http.unary("Mkdir", self._id, {"path": path})
-
-
-class DirectSandbox:
-    """A sandbox of a server. A context manager: leaving it terminates the sandbox.
+class DirectSandbox(Relatives):
+    r"""A sandbox of a server. A context manager: leaving it terminates the sandbox.
 
     Attributes:
         id: its id.
@@ -328,6 +275,11 @@ class DirectSandbox:
         endpoint: the origin its server says it serves it at.
         fork_time_ms: how long the server took to bring it up, in milliseconds.
         files: its files.
+
+    Example:
+        >>> with create("python") as sb:
+        ...     sb.exec("echo hello").stdout
+        'hello\n'
     """
 
     def __init__(
@@ -373,7 +325,13 @@ class DirectSandbox:
         resources: dict[str, int] | None = None,
         region: str | None = None,
     ) -> DirectSandbox:
-        """Starts a sandbox; arguments and errors as the module's `create`."""
+        """Starts a sandbox; arguments and errors as the module's `create`.
+
+        Example:
+            >>> sb = DirectSandbox.create("python", id="mine")
+            >>> sb.id
+            'mine'
+        """
         return create(
             image, api_key, base_url, id, network, idempotency_key, workload, resources, region
         )
@@ -477,7 +435,9 @@ class DirectSandbox:
             NotFoundError: no such command, or it has ended and was not kept.
 
         Example:
-            >>> (sb.command("cmd-5e1f").wait()).exit_code
+            >>> job = sb.exec_background("echo built")
+            >>> again = sb.command(job.id)
+            >>> again.wait().exit_code
             0
         """
         fold = ExecFold(0, on_stdout, on_stderr, raises_deadline=False)
@@ -485,7 +445,13 @@ class DirectSandbox:
         return BackgroundProcess._begin(follower)
 
     def commands(self) -> list[CommandInfo]:
-        """The commands that run, and the kept ones that ended."""
+        """The commands that run, and the kept ones that ended.
+
+        Example:
+            >>> job = sb.exec_background("sleep 60")
+            >>> [each.running for each in sb.commands()]
+            [True]
+        """
         found = self._http.call("GET", f"/v1/sandboxes/{self.id}/commands")
         rows = answer.rows(found, "commands", self._http.api_key)
         return [command_info(row) for row in rows]
@@ -586,101 +552,44 @@ class DirectSandbox:
 
         Raises:
             TimeoutTooLargeError: over 86400.
+
+        Example:
+            >>> deadline = sb.set_timeout(600)  # in ten minutes
         """
         body = {"sandbox": self.id, "timeout_seconds": request.check_timeout(timeout_seconds)}
         reply = self._http.call("POST", "/v1/set_timeout", body)
         return answer.number(reply, "deadline_unix", self._http.api_key)
 
     def pause(self) -> None:
-        """Stops every process in the sandbox; nothing is lost."""
+        """Stops every process in the sandbox; nothing is lost.
+
+        Example:
+            >>> sb.pause()
+            >>> sb.resume()
+        """
         self._http.call("POST", "/v1/pause", {"sandbox": self.id})
 
     def resume(self) -> None:
-        """Lets a paused sandbox go on."""
+        """Lets a paused sandbox go on.
+
+        Example:
+            >>> sb.pause()
+            >>> sb.resume()
+        """
         self._http.call("POST", "/v1/resume", {"sandbox": self.id})
 
     def hibernate(self) -> None:
-        """Writes the sandbox to the server's disk and frees its memory; the next call wakes it.
+        r"""Writes the sandbox to the server's disk and frees its memory; the next call wakes it.
 
         Raises:
             AgentRunError: calls are open on it, or the server could not; it goes on as it was.
+
+        Example:
+            >>> sb.hibernate()
+            >>> sb.exec("echo awake").stdout
+            'awake\n'
         """
         self._http.fork(f"/v1/sandboxes/{self.id}/hibernate", {}, request.new_key())
-
-    def tree(self) -> list[Kin]:
-        """Everybody related to this sandbox by forks, the ended included; oldest first."""
-        reply = self._http.call("GET", f"/v1/sandboxes/{self.id}/tree")
-        return tree.tree(reply, self._http.api_key)
-
-    def checkpoint(self, name: str = "") -> Checkpoint:
-        """Keeps a snapshot to go back to; the sandbox goes on.
-
-        Args:
-            name: a label of at most 256 characters.
-
-        Raises:
-            AgentRunError: `quota_exceeded` when it has as many as it may.
-
-        Example:
-            >>> before = sb.checkpoint("before the upgrade")
-            >>> sb.restore(before)
-        """
-        path = f"/v1/sandboxes/{self.id}/checkpoints"
-        reply = self._http.fork(path, {"name": name}, request.new_key())
-        return tree.checkpoint(reply, self._http.api_key)
-
-    def checkpoints(self) -> list[Checkpoint]:
-        """The checkpoints of this sandbox, oldest first."""
-        reply = self._http.call("GET", f"/v1/sandboxes/{self.id}/checkpoints")
-        return tree.checkpoints(reply, self._http.api_key)
-
-    def delete_checkpoint(self, checkpoint: Checkpoint | str) -> None:
-        """Removes a checkpoint, given whole or by its id.
-
-        Raises:
-            NotFoundError: it has no such checkpoint.
-        """
-        path = f"/v1/sandboxes/{self.id}/checkpoints/{tree.checkpoint_id(checkpoint)}"
-        self._http.call("DELETE", path)
-
-    def restore(self, checkpoint: Checkpoint | str) -> None:
-        """Puts the sandbox back to a checkpoint, given whole or by its id; it keeps its own id.
-
-        Calls that are open on it end with `canceled`.
-
-        Raises:
-            NotFoundError: it has no such checkpoint.
-        """
-        body = {"checkpoint": tree.checkpoint_id(checkpoint)}
-        self._http.fork(f"/v1/sandboxes/{self.id}/restore", body, request.new_key())
-
-    def diff(self, other: DirectSandbox | str) -> FileDiff:
-        """The files a relative has added, removed and modified, seen from this sandbox.
-
-        Args:
-            other: a sandbox of the same family, or its id.
-
-        Example:
-            >>> a, b = sb.fork(2)
-            >>> b.files.write("/workspace/new", "")
-            >>> a.diff(b).added
-            ['/workspace/new']
-        """
-        other_id = other if isinstance(other, str) else other.id
-        path = f"/v1/sandboxes/{self.id}/diff?with={request.checked_id(other_id)}"
-        reply = self._http.call("GET", path, timeout_s=FILE_TIMEOUT_S)
-        return tree.diff(reply, self._http.api_key)
-
-    def promote(self) -> None:
-        """Takes the parent's id, and the parent ends; this handle then has that id.
-
-        Raises:
-            AgentRunError: it has no parent, is paused, or another sandbox has that id.
-        """
-        path = f"/v1/sandboxes/{self.id}/promote"
-        reply = self._http.fork(path, {}, request.new_key())
-        self.id = answer.descriptor(reply, self._http.api_key)["id"]
-        self.files = DirectSandboxFiles(self.id, self._http)
 
     def _fork_some(self, ids: list[str]) -> Forked[DirectSandbox]:
         """Asks for all at once; what the server says nothing of, it is asked for one by one."""
@@ -704,6 +613,9 @@ class DirectSandbox:
 
         Raises:
             ValueError: the port is none, or the server gave no URL.
+
+        Example:
+            >>> url = sb.get_host(8000)
         """
         body = {"sandbox": self.id, "port": request.check_port(port)}
         reply = self._http.call("POST", "/v1/preview", body)
@@ -713,7 +625,12 @@ class DirectSandbox:
         return url
 
     def pty_url(self) -> str:
-        """The WebSocket address of a terminal; holds no key."""
+        """The WebSocket address of a terminal; holds no key.
+
+        Example:
+            >>> sb.pty_url().startswith("ws://")
+            True
+        """
         return request.pty_url(self._http.base_url, self.id)
 
     def pty(
@@ -727,7 +644,8 @@ class DirectSandbox:
             rows: height in characters.
 
         Example:
-            >>> terminal = sb.pty(lambda data: print(data.decode(), end=""))
+            >>> screen = []
+            >>> terminal = sb.pty(screen.append)
             >>> terminal.send_input(b"exit 7\n")
             >>> terminal.wait()
             7
@@ -739,7 +657,13 @@ class DirectSandbox:
     def create_pty(
         self, on_data: Callable[[bytes], None], cols: int = 80, rows: int = 24
     ) -> terminal.PtyHandle:
-        """The same as `pty`, under its other published name."""
+        """The same as `pty`, under its other published name.
+
+        Example:
+            >>> shown = []
+            >>> terminal = sb.create_pty(shown.append)
+            >>> terminal.kill()
+        """
         return self.pty(on_data, cols, rows)
 
     def terminate(self, *, subtree: bool = False) -> None:
@@ -750,6 +674,9 @@ class DirectSandbox:
 
         Raises:
             TransportFailedError: the server could not be reached.
+
+        Example:
+            >>> sb.terminate(subtree=True)
         """
         try:
             query = "?subtree=true" if subtree else ""

@@ -1,6 +1,7 @@
-"""Large files, whole trees and changes: what `files` does beyond single small files.
+"""The files of a sandbox: small ones whole, large ones and trees in pieces, and their changes.
 
-Nothing is held in memory as a whole. Local files are read and written where the call runs.
+What goes from or to local files is never held in memory as a whole; they are read and written where
+the call runs.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from mitos._sdk import local_tree, request
+from mitos._sdk import answer, local_tree, request
 from mitos._sdk._async.http import AsyncHttp
-from mitos._sdk.folding import ExecFold
+from mitos._sdk.folding import ExecFold, FileFold, file_info
 from mitos.errors import AgentRunError
-from mitos.types import FileEvent
+from mitos.types import FileEvent, FileInfo
 
-__all__ = ["AsyncDirectSandboxTransfers"]
+__all__ = ["AsyncDirectSandboxFiles"]
 
 PIECE_TIMEOUT_S = 600.0
 """Between two pieces: long enough for any disk, and not for ever."""
@@ -28,12 +29,109 @@ TOO_LARGE_STATUS = 429
 """What a tree is answered with that is over the limit of one archive."""
 
 
-class AsyncDirectSandboxTransfers:
-    """Transfers of one sandbox; `files` has them."""
+class AsyncDirectSandboxFiles:
+    """The files of a sandbox. Relative paths resolve against `/workspace`.
+
+    Example:
+        >>> await sb.files.write("/workspace/plan.txt", "draft")
+        >>> [each.name for each in await sb.files.list("/workspace")]
+        ['plan.txt']
+    """
 
     def __init__(self, sandbox_id: str, http: AsyncHttp) -> None:
         self._id = sandbox_id
         self._http = http
+
+    async def read(self, path: str) -> str:
+        """A file as text: UTF-8, undecodable bytes replaced.
+
+        Raises:
+            NotFoundError: no such file.
+
+        Example:
+            >>> await sb.files.read("/workspace/plan.txt")
+            'draft'
+        """
+        return (await self.read_bytes(path)).decode("utf-8", "replace")
+
+    async def read_bytes(self, path: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            NotFoundError: no such file.
+            TruncatedStreamError: the answer ended before the file did.
+
+        Example:
+            >>> await sb.files.read_bytes("/workspace/plan.txt")
+            b'draft'
+        """
+        fold = FileFold()
+        message = {"path": path}
+        await self._http.stream(
+            "ReadFile", self._id, [message], fold.take, read_timeout_s=PIECE_TIMEOUT_S
+        )
+        return fold.result()
+
+    async def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
+        """Replaces a file in one step, making parents as needed; `mode` counts for a new file.
+
+        Raises:
+            AgentRunError: the path is a directory, the sandbox is out of space, …
+
+        Example:
+            >>> await sb.files.write("/workspace/plan.txt", "draft")
+        """
+        messages = [*request.write_messages(path, content, mode)]
+        await self._http.stream(
+            "WriteFile", self._id, messages, lambda _: None, read_timeout_s=PIECE_TIMEOUT_S
+        )
+
+    async def list(self, path: str = "/") -> list[FileInfo]:
+        """The entries of a directory, one level.
+
+        Raises:
+            NotFoundError: no such directory.
+
+        Example:
+            >>> [(each.name, each.size) for each in await sb.files.list("/workspace")]
+            [('plan.txt', 5)]
+        """
+        found = await self._http.unary("List", self._id, {"parent": path})
+        entries = answer.rows({"entries": [], **found}, "entries", self._http.api_key)
+        return [file_info(entry) for entry in entries]
+
+    async def exists(self, path: str) -> bool:
+        """True when there is something at the path.
+
+        Example:
+            >>> await sb.files.exists("/workspace/plan.txt")
+            True
+        """
+        try:
+            await self._http.unary("List", self._id, {"parent": path})
+        except AgentRunError as exc:
+            if exc.status == 404 and exc.code == "not_found" and "sandbox" not in exc.context:
+                return False
+            if "not a directory" in exc.cause.lower():
+                return True
+            raise
+        return True
+
+    async def remove(self, path: str) -> None:
+        """Removes a file or a whole directory; a missing path is fine.
+
+        Example:
+            >>> await sb.files.remove("/workspace/plan.txt")
+        """
+        await self._http.unary("Remove", self._id, {"path": path})
+
+    async def mkdir(self, path: str) -> None:
+        """Makes a directory and its parents; an existing one is fine.
+
+        Example:
+            >>> await sb.files.mkdir("/workspace/deep/er")
+        """
+        await self._http.unary("Mkdir", self._id, {"path": path})
 
     async def upload(
         self,
@@ -72,6 +170,10 @@ class AsyncDirectSandboxTransfers:
 
         Raises:
             NotFoundError: no such file.
+
+        Example:
+            >>> await sb.files.download("/workspace/plan.txt", "plan.txt")
+            5
         """
         if isinstance(target, (str, os.PathLike)):
             with local_tree.replaced(Path(target)) as content:
@@ -100,6 +202,10 @@ class AsyncDirectSandboxTransfers:
 
         Raises:
             PermissionDeniedError: the path is outside `/workspace`, or leads through a link.
+
+        Example:
+            >>> await sb.files.upload_dir("project", "/workspace/project")
+            1
         """
         folder = Path(source)
         found = local_tree.local_files(folder)
@@ -140,7 +246,8 @@ class AsyncDirectSandboxTransfers:
             AgentRunError: it is too large, or holds a link that leads out of it.
 
         Example:
-            >>> await sb.files.download_dir("/workspace/project/out", "out/")
+            >>> await sb.files.mkdir("/workspace/out")
+            >>> await sb.files.download_dir("/workspace/out", "out")
         """
         message = {"path": path, "direction": "DOWNLOAD"}
         with local_tree.spooled() as archive:
@@ -176,8 +283,9 @@ class AsyncDirectSandboxTransfers:
 
         Example:
             >>> async with sb.files.watch("/workspace") as changes:
-            ...     async for change in changes:
-            ...         print(change.kind, change.path)
+            ...     await sb.files.write("/workspace/new", "")
+            ...     (await anext(changes)).path
+            '/workspace/new'
         """
         found = self._http.messages(
             "Watch",
