@@ -71,6 +71,12 @@ class Shell:
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 
+    def session(self) -> Session:
+        """The one session there is, as soon as the server has noted it."""
+        until(lambda: self.sessions)
+        (found,) = self.sessions
+        return found
+
     def close(self) -> None:
         self._server.shutdown()
         self._thread.join(DEADLINE_S)
@@ -177,7 +183,7 @@ def test_a_session_echoes_and_gives_the_exit_code(sdk: Sdk, shell: Shell) -> Non
 
     assert isinstance(terminal, AsyncPtyHandle if sdk.is_async else PtyHandle)
     assert 7 == talk(sdk, terminal, screen, b"ls\n", b"exit 7\n")
-    (session,) = shell.sessions
+    session = shell.session()
     assert {"open": {"pty": {"size": {"cols": 100, "rows": 30}}}} == session.messages[0]
     assert [{"stdin": encode_bytes(b"ls\n")}, {"stdin": encode_bytes(b"exit 7\n")}] == (
         session.messages[1:]
@@ -189,7 +195,7 @@ def test_the_handshake_names_the_sandbox_and_hides_the_key(sdk: Sdk, shell: Shel
     terminal = sdk.run(sdk.handle(shell.url, KEY).create_pty(lambda _: None))
     sdk.run(terminal.kill())
 
-    (session,) = shell.sessions
+    session = shell.session()
     assert ROUTE == urlsplit(session.path).path
     assert {"sandbox": ["sb-1"]} == parse_qs(urlsplit(session.path).query)
     assert "connect.sandbox.v1" == session.subprotocol
@@ -202,7 +208,7 @@ def test_without_a_key_there_is_no_authorization(sdk: Sdk, shell: Shell) -> None
     terminal = sdk.run(sdk.handle(shell.url).pty(lambda _: None))
     sdk.run(terminal.kill())
 
-    assert "authorization" not in shell.sessions[0].headers
+    assert "authorization" not in shell.session().headers
 
 
 def test_resize_sends_the_size(sdk: Sdk, shell: Shell) -> None:
@@ -212,7 +218,7 @@ def test_resize_sends_the_size(sdk: Sdk, shell: Shell) -> None:
     sdk.run(terminal.resize(120, 40))
     assert 0 == talk(sdk, terminal, screen, b"exit 0\n")
 
-    assert {"resize": {"cols": 120, "rows": 40}} in shell.sessions[0].messages
+    assert {"resize": {"cols": 120, "rows": 40}} in shell.session().messages
 
 
 def test_kill_ends_the_session_without_an_exit_code(sdk: Sdk, shell: Shell) -> None:
@@ -222,8 +228,7 @@ def test_kill_ends_the_session_without_an_exit_code(sdk: Sdk, shell: Shell) -> N
     sdk.run(terminal.kill())
 
     assert -1 == sdk.run(terminal.wait())
-    until(lambda: shell.sessions)
-    assert shell.sessions[0].has_ended.wait(DEADLINE_S)
+    assert shell.session().has_ended.wait(DEADLINE_S)
     with pytest.raises((websocket.WebSocketConnectionClosedException, ConnectionClosed)):
         sdk.run(terminal.send_input(b"x"))
 
@@ -275,7 +280,7 @@ def test_a_server_with_only_the_older_route_is_served(sdk: Sdk, shell: Shell, st
     code = talk(sdk, terminal, screen, b"ls\n", b"exit 7\n")
 
     assert 7 == code
-    (session,) = shell.sessions
+    session = shell.session()
     assert "/v1/pty" == urlsplit(session.path).path
     assert {"sandbox": ["sb-1"], "cols": ["100"], "rows": ["30"]} == parse_qs(
         urlsplit(session.path).query
