@@ -69,6 +69,8 @@ class PtyHandle:
             if opening := self._session.opening(cols, rows):
                 self._send(opening)
         except (OSError, ValueError, websocket.WebSocketException) as exc:
+            if self._socket is not None:
+                self._socket.shutdown()  # type: ignore[no-untyped-call]
             self._fail(exc)
             return
         self._thread.start()
@@ -277,8 +279,12 @@ class AsyncPtyHandle:
             ws = await _open(url, token, cols, rows)
             handle = cls(ws, on_data)
             handle._session.api_key = token
-            if opening := handle._session.opening(cols, rows):
-                await ws.send(opening)
+            try:
+                if opening := handle._session.opening(cols, rows):
+                    await ws.send(opening)
+            except BaseException:
+                await handle.kill()
+                raise
         except InvalidStatus as exc:
             raise terminal.refused(
                 exc.response.status_code, bytes(exc.response.body), token

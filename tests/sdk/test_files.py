@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 import mitos
 from mitos._sdk.framing import encode_bytes as b64
 from tests.sdk.conftest import Sdk
-from tests.sdk.scripted import ScriptedServer, cut, frame_chunks, reply, stream
+from tests.sdk.scripted import Answer, ScriptedServer, cut, frame_chunks, reply, stream
 
 MISSING = {"code": "not_found", "message": "no such file"}
 
@@ -154,6 +156,28 @@ def test_exists_is_false_for_a_missing_path_only(
     assert True is sdk.run(sandbox.files.exists("/etc/passwd"))
     with pytest.raises(mitos.AgentRunError, match="permission_denied"):
         sdk.run(sandbox.files.exists("/root"))
+
+
+def test_a_compressed_answer_is_read(sdk: Sdk, sandbox: Any, server: ScriptedServer) -> None:
+    body = gzip.compress(json.dumps({"entries": [{"name": "a"}]}).encode())
+    server.on_call("List", Answer(200, body, {"Content-Encoding": "gzip"}))
+
+    assert ["a"] == [each.name for each in sdk.run(sandbox.files.list())]
+    assert "gzip" in server.requests[0].headers["accept-encoding"]
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"), [("1700000000", "1700000000"), (1700000000, 1700000000), (None, None)]
+)
+def test_a_file_s_time_is_as_the_server_wrote_it(
+    sdk: Sdk, sandbox: Any, server: ScriptedServer, written: Any, expected: Any
+) -> None:
+    entry = {"name": "a"} if written is None else {"name": "a", "modifiedAtUnix": written}
+    server.on_call("List", reply({"entries": [entry]}))
+
+    (found,) = sdk.run(sandbox.files.list())
+
+    assert (type(expected), expected) == (type(found.modified_at), found.modified_at)
 
 
 def test_remove_and_mkdir_name_the_path(sdk: Sdk, sandbox: Any, server: ScriptedServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import socket
 import threading
@@ -89,6 +90,26 @@ def test_a_subagent_is_a_fork(served: Served) -> None:
     assert result
     assert result.first == subagent.SubagentHandle("a", "try")
     assert [child.sandbox_id for child in result.children] == ["a", "b"]
+
+
+def test_a_subagent_calls_the_module_s_fork(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code that replaces `guest.fork` is asked, and the socket is not."""
+    asked: list[tuple[int, str]] = []
+
+    def fork(n: int = 1, label: str = "") -> list[str]:
+        asked.append((n, label))
+        return ["a"]
+
+    monkeypatch.setattr(guest, "fork", fork)
+
+    assert subagent.SubagentResult(True, (subagent.SubagentHandle("a", "x"),)) == (
+        subagent.spawn_subagent(3, label="x")
+    )
+    assert ([(3, "x")], []) == (asked, served.asked)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        subagent.SubagentHandle("a").label = "b"  # type: ignore[misc]
 
 
 def test_a_refusal_is_raised_with_its_text(served: Served) -> None:

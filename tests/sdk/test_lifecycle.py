@@ -75,7 +75,14 @@ def test_an_answer_without_an_address_is_a_value_error(
 
 @pytest.mark.parametrize(
     "answer",
-    [reply({"status": "terminated"}), Answer(204), envelope(404, "not_found"), page("<html>")],
+    [
+        reply({"status": "terminated"}),
+        Answer(204),
+        envelope(404, "not_found"),
+        envelope(401, "unauthorized"),
+        envelope(500, "internal"),
+        page("<html>"),
+    ],
 )
 def test_terminate_ends_the_sandbox_or_finds_it_gone(
     sdk: Sdk, sandbox: Any, server: ScriptedServer, answer: Answer

@@ -81,6 +81,13 @@ def test_cookies_are_not_kept(sdk: Sdk, sandbox: Any, server: ScriptedServer) ->
     assert "cookie" not in server.requests[1].headers
 
 
+def test_connections_are_bounded_and_kept_for_a_minute() -> None:
+    assert pool.LIMITS.keepalive_expiry is not None
+    assert pool.LIMITS.keepalive_expiry >= 60
+    assert pool.LIMITS.max_connections is not None
+    assert pool.LIMITS.max_keepalive_connections is not None
+
+
 def test_closed_pools_open_again(server: ScriptedServer) -> None:
     server.on("GET", "/v1/health", reply({}))
     at_server = mitos.SandboxServer(server.url)

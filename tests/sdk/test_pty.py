@@ -21,6 +21,8 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
 import mitos
+from mitos import pty
+from mitos._sdk import terminal as messages
 from mitos._sdk.framing import END_STREAM, FrameReader, decode_bytes, encode_bytes, encode_frame
 from mitos.pty import AsyncPtyHandle, PtyHandle
 from tests.sdk.conftest import KEY, Sdk
@@ -332,6 +334,74 @@ def test_a_refused_connection_ends_the_wait_at_once(sdk: Sdk) -> None:
     assert time.monotonic() - began < 3
     assert "connection_failed" == error.code
     assert "mitos serve" in error.remediation
+
+
+def test_a_server_that_does_not_answer_is_given_up(
+    sdk: Sdk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pty, "OPEN_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        error = failure_of(sdk, f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+    assert "connection_failed" == error.code
+
+
+def test_output_comes_beside_the_caller(sdk: Sdk, shell: Shell) -> None:
+    """On a thread of its own; in the loop's thread for the asynchronous form."""
+    threads: list[threading.Thread] = []
+    screen = Screen()
+
+    def take(data: bytes) -> None:
+        threads.append(threading.current_thread())
+        screen.take(data)
+
+    terminal = sdk.run(sdk.handle(shell.url).pty(take))
+    talk(sdk, terminal, screen, b"ls\n", b"exit 0\n")
+
+    assert sdk.is_async is (threading.current_thread() in threads)
+
+
+def test_a_terminal_may_be_killed_by_its_own_callback(shell: Shell) -> None:
+    def take(_: bytes) -> None:
+        terminal.kill()
+
+    terminal = mitos.DirectSandbox("sb-1", "python", "", shell.url, 1.0).pty(take)
+    terminal.send_input(b"ls\n")
+
+    assert -1 == terminal.wait(DEADLINE_S)
+    assert terminal.error is None
+
+
+def test_a_terminal_whose_opening_cannot_be_sent_is_closed(
+    sdk: Sdk, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError("gone")
+
+    monkeypatch.setattr(messages.Session, "opening", fail)
+
+    error = failure_of(sdk, shell.url)
+
+    assert "connection_failed" == error.code
+    until(lambda: shell.sessions)
+    assert shell.sessions[0].has_ended.wait(DEADLINE_S)
+
+
+def test_a_canceled_opening_leaves_no_connection(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise asyncio.CancelledError
+
+    async def open_it() -> None:
+        sandbox = mitos.aio.AsyncDirectSandbox("sb-1", "python", "", shell.url, 1.0)
+        with pytest.raises(asyncio.CancelledError):
+            await sandbox.pty(lambda _: None)
+        assert 1 == len(asyncio.all_tasks())
+
+    monkeypatch.setattr(messages.Session, "opening", fail)
+
+    asyncio.run(open_it())
 
 
 def test_redirects_are_not_followed(sdk: Sdk, shell: Shell) -> None:
