@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import mitos
+from mitos import background
 from mitos._sdk.framing import END_STREAM, encode_bytes, encode_frame
 from mitos.types import ExecResult
 from tests.sdk.conftest import Sdk
@@ -148,6 +149,29 @@ def test_a_callback_s_error_is_raised_by_wait(
 
     with pytest.raises(KeyError, match="mine"):
         run()
+
+
+def test_a_server_that_says_nothing_at_first_is_not_waited_for(
+    sdk: Sdk,
+    sandbox: Any,
+    server: ScriptedServer,
+    held: Held,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be one that says that a command runs only with its output."""
+    monkeypatch.setattr(background, "READY_S", 0.05)
+
+    def answer(_: Request) -> Answer:
+        held.released.wait(DEADLINE_S)
+        return stream(DONE)
+
+    server.on_call("ExecStream", answer)
+
+    process = begin(sdk, sandbox)
+
+    assert process.running()
+    held.released.set()
+    assert 7 == sdk.run(process.wait(DEADLINE_S)).exit_code
 
 
 def test_a_timeout_over_the_ceiling_is_refused_before_any_request(
