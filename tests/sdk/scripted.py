@@ -164,9 +164,8 @@ class ScriptedServer:
             timeout = DEADLINE_S
 
             def _serve(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                body = self.rfile.read(length)
+                body = _read_body(self)
                 request = Request(self.command, self.path, headers, body, self.client_address)
                 answer = scripted.answer(request)
                 with contextlib.suppress(ConnectionError):
@@ -198,6 +197,18 @@ class ScriptedServer:
             do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
         return Handler
+
+
+def _read_body(request: BaseHTTPRequestHandler) -> bytes:
+    """A request's body, of a known length or in chunks."""
+    if request.headers.get("Transfer-Encoding") != "chunked":
+        return request.rfile.read(int(request.headers.get("Content-Length") or 0))
+    body = b""
+    while size := int(request.rfile.readline(), 16):
+        body += request.rfile.read(size)
+        request.rfile.readline()
+    request.rfile.readline()
+    return body
 
 
 def descriptor(sandbox_id: str, template: str = "python") -> dict[str, Any]:

@@ -218,13 +218,14 @@ def unpack(archive: IO[bytes], target: Path) -> None:
     Raises:
         AgentRunError: `internal_error` when it is no tar, or holds what would leave the folder;
             what came before that member is there.
+        OSError: it does not fit on the local disk, or on what is there.
     """
     target.mkdir(parents=True, exist_ok=True)
     archive.seek(0)
     try:
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             tar.extractall(target, filter="data")
-    except tarfile.TarError as exc:
+    except (tarfile.TarError, ValueError, OverflowError) as exc:  # names and numbers of no file
         raise AgentRunError(
             "the tree that the server sent cannot be unpacked safely",
             "internal_error",
