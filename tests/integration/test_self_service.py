@@ -6,7 +6,7 @@ import json
 import shutil
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,15 @@ def connect(server: Server, sandbox_id: str) -> mitos.DirectSandbox:
     return mitos.SandboxServer(server.url).connect(sandbox_id)
 
 
-def read_when_there(sandbox: mitos.DirectSandbox, path: str) -> Any:
+def read_when_there(
+    sandbox: mitos.DirectSandbox, path: str, parse: Callable[[str], Any] = json.loads
+) -> Any:
     """What a program that goes on by itself writes in one step."""
     deadline = time.monotonic() + GONE_DEADLINE_S
     while not sandbox.files.exists(path):
         assert time.monotonic() < deadline, f"no {path} in {sandbox.id}"
         time.sleep(0.05)
-    return json.loads(sandbox.files.read(path))
+    return parse(sandbox.files.read(path))
 
 
 ASK = """
@@ -259,6 +261,42 @@ def test_floods_and_idlers_do_not_shut_out_the_next_caller(sandbox: mitos.Direct
     assert sandbox.exec(["python3", "-c", FLOOD], timeout=60).exit_code == 0
 
     assert call(sandbox, '{"type": "info"}\n')[0]["ok"] is True
+
+
+QUEUED = """
+import os, socket, time
+crowd = []
+for _ in range(20):
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect("/run/mitos.sock")
+    crowd.append(connection)
+caller = socket.socket(socket.AF_UNIX)
+caller.connect("/run/mitos.sock")
+caller.sendall(b'{"type": "info"}\\n')
+open("/workspace/queued", "w").close()
+while not os.path.exists("/workspace/go"):
+    time.sleep(0.02)
+for connection in crowd:
+    connection.close()
+answer = caller.makefile("rb").readline()
+with open("/workspace/partial", "wb") as file:
+    file.write(answer)
+os.rename("/workspace/partial", "/workspace/answer")
+"""
+
+
+def test_who_waits_at_a_fork_is_served_by_the_child(
+    server: Server, sandbox: mitos.DirectSandbox
+) -> None:
+    sandbox.exec_background(["python3", "-c", QUEUED])
+    read_when_there(sandbox, "/workspace/queued", str)
+    (child,) = sandbox.fork()
+    for each in (sandbox, child):
+        each.files.write("/workspace/go", "")
+
+    for each in (sandbox, child):
+        answer = read_when_there(each, "/workspace/answer")
+        assert answer["info"]["identity"]["sandboxId"] == each.id
 
 
 def test_the_published_client_spawns_subagents(server: Server, inside: mitos.DirectSandbox) -> None:
