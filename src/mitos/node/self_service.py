@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +18,7 @@ from mitos.node.link import Link
 from mitos.node.sandbox import Sandbox
 from mitos.node.tunnel import Tunnel
 from mitos.wire.errors import ApiError
+from mitos.wire.ids import MAX_CHILDREN, MAX_LABEL, is_valid_id, new_ids
 
 __all__ = ["SelfService", "serve_self_service"]
 
@@ -28,12 +27,6 @@ MAX_CONNECTIONS = 8
 MAX_REQUEST_BYTES = 64 * 1024
 STEP_DEADLINE_S = 10.0
 """How long a program may take to send its line, and to take the answer."""
-
-MAX_FORK = 64
-"""Children of one call."""
-
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,54}")
-"""What, with a hyphen and 8 digits after it, is a sandbox id."""
 
 _Fork = Callable[[Sandbox, Sequence[str]], Awaitable[None]]
 
@@ -156,14 +149,16 @@ def _child_ids(asked: object) -> list[str]:
     """
     fork = asked if isinstance(asked, dict) else {}
     count, label = fork.get("n", 1), fork.get("label") or "sandbox"
-    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_FORK:
+    if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_CHILDREN:
         raise ApiError(
-            "invalid_input", f"n is not a number from 1 to {MAX_FORK}", remediation="Ask for fewer."
+            "invalid_input",
+            f"n is not a number from 1 to {MAX_CHILDREN}",
+            remediation="Ask for fewer.",
         )
-    if not isinstance(label, str) or not _LABEL.fullmatch(label):
+    if not isinstance(label, str) or not is_valid_id(label) or len(label) > MAX_LABEL:
         raise ApiError(
             "invalid_input",
             "the label cannot begin the children's ids",
-            remediation="Use up to 55 letters, digits, '-' and '_', a letter or digit first.",
+            remediation=f"Use up to {MAX_LABEL} letters, digits, '-' and '_', a letter or digit first.",
         )
-    return [f"{label}-{secrets.token_hex(4)}" for _ in range(count)]
+    return new_ids(count, label)

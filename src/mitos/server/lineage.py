@@ -5,17 +5,14 @@ The published servers answer these `unimplemented`; what ours answer is said in 
 
 from __future__ import annotations
 
-import secrets
 import time
 
 from mitos.node.node import Node
 from mitos.wire._generated.sandbox.v1 import sandbox_pb as pb
 from mitos.wire.errors import ApiError
+from mitos.wire.ids import MAX_CHILDREN, new_ids
 
 __all__ = ["budget", "checkpoint", "extend_lifetime", "fork"]
-
-MAX_FORK = 64
-"""Siblings of one call."""
 
 
 async def fork(node: Node, sandbox_id: str, request: pb.ForkRequest) -> pb.Operation:
@@ -24,12 +21,12 @@ async def fork(node: Node, sandbox_id: str, request: pb.ForkRequest) -> pb.Opera
     Raises:
         ApiError: `invalid_input` for a count out of range or a bad variable.
     """
-    if not 1 <= request.count <= MAX_FORK:
-        raise ApiError("invalid_input", f"count must be from 1 to {MAX_FORK}")
+    if not 1 <= request.count <= MAX_CHILDREN:
+        raise ApiError("invalid_input", f"count must be from 1 to {MAX_CHILDREN}")
     environment = {variable.key: variable.value for variable in request.env}
     if any(not key or "=" in key or "\0" in key + value for key, value in environment.items()):
         raise ApiError("invalid_input", "a variable's name is empty or holds '=', or one a NUL")
-    child_ids = [f"sandbox-{secrets.token_hex(4)}" for _ in range(request.count)]
+    child_ids = new_ids(request.count)
     await node.fork(sandbox_id, child_ids, environment=environment)
     return pb.Operation(name=",".join(child_ids), done=True)
 

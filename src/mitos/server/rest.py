@@ -25,14 +25,11 @@ from mitos.server.operations import Operations
 from mitos.server.preview import mint_url
 from mitos.server.settings import ServerSettings
 from mitos.wire.errors import ApiError
-from mitos.wire.ids import ID_PATTERN, is_valid_id
+from mitos.wire.ids import ID_PATTERN, MAX_CHILDREN, is_valid_id
 from mitos.wire.network import NetworkPosture
 from mitos.wire.workload import Workload
 
 __all__ = ["routes"]
-
-MAX_FORK = 64
-"""Children of one fork call."""
 
 MAX_NAME = 256
 """Characters of a checkpoint's name."""
@@ -226,8 +223,8 @@ def _child_ids(body: _Body) -> list[str]:
     ids = body.get("ids")
     if ids is None:
         return [_checked_id(body.get("id"), "sandbox")]
-    if not isinstance(ids, list) or not 1 <= len(ids) <= MAX_FORK:
-        raise ApiError("invalid_input", f"ids must be a list of 1 to {MAX_FORK} sandbox ids")
+    if not isinstance(ids, list) or not 1 <= len(ids) <= MAX_CHILDREN:
+        raise ApiError("invalid_input", f"ids must be a list of 1 to {MAX_CHILDREN} sandbox ids")
     checked = [_checked_id(each, "sandbox") for each in ids]
     if len(set(checked)) != len(checked) or body.get("id", checked[0]) != checked[0]:
         raise ApiError("invalid_input", "ids must differ, and id must be the first of them")
