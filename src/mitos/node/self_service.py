@@ -159,6 +159,6 @@ def _child_ids(asked: object) -> list[str]:
         raise ApiError(
             "invalid_input",
             "the label cannot begin the children's ids",
-            remediation=f"Use up to {MAX_LABEL} letters, digits, '-' and '_'; not '-' or '_' first.",
+            remediation=f"Use up to {MAX_LABEL} letters, digits, '-' and '_', not first.",
         )
     return new_ids(count, label)
