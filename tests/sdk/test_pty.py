@@ -272,6 +272,29 @@ def test_a_message_of_another_form_ends_the_session_with_an_error(
         assert isinstance(terminal.error, mitos.AgentRunError)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "nonsense",
+        b"\xff\xfe",
+        "[" * 100_000,
+        '{"kind": "output", "data": "a"}',
+        '{"kind": "exit", "exit_code": "x"}',
+        encode_frame({"stdout": "a"}),
+        encode_frame({"exit": {"exitCode": "x"}}, END_STREAM),
+        encode_frame({"error": {"code": "internal"}}, END_STREAM),
+    ],
+)
+def test_a_message_of_no_dialect_is_a_typed_error(message: bytes | str) -> None:
+    is_frame = isinstance(message, bytes) and message[0] <= END_STREAM
+    session = messages.Session(lambda _: None, is_legacy=not is_frame, api_key=None)
+
+    with pytest.raises(mitos.AgentRunError):
+        session.take(message)
+
+    assert -1 == session.exit_code
+
+
 @pytest.mark.parametrize("status", [404, 405, 426])
 def test_a_server_with_only_the_older_route_is_served(sdk: Sdk, shell: Shell, status: int) -> None:
     shell.refusals[ROUTE] = (status, "no such route")

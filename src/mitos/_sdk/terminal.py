@@ -7,7 +7,6 @@ flag. The older dialect (`/v1/pty`) has JSON texts instead, and its size in the 
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable
 from typing import Any
@@ -91,8 +90,7 @@ class Session:
         """Takes one message of the server.
 
         Raises:
-            ValueError: it is not of the dialect.
-            AgentRunError: it is not a frame, or the server ended the session with an error.
+            AgentRunError: it is not of the dialect, or the server ended the session with an error.
         """
         if self._is_legacy:
             self._take_text(message)
@@ -100,11 +98,14 @@ class Session:
             self._take_frame(message)
 
     def _take_text(self, message: bytes | str) -> None:
-        body = json.loads(message)
+        try:
+            body = json.loads(message)
+        except (ValueError, RecursionError) as exc:
+            raise failure.malformed("a message") from exc
         if not isinstance(body, dict):
             return
         if body.get("kind") == "output":
-            self._on_data(base64.b64decode(str(body.get("data", ""))))
+            self._on_data(_decoded(body.get("data", "")))
         elif body.get("kind") == "exit":
             self._exit_code = _code(body.get("exit_code", 0))
             self.has_ended = True
@@ -121,7 +122,7 @@ class Session:
     def _take_body(self, body: dict[str, Any]) -> None:
         for name in ("stdout", "stderr"):
             if name in body:
-                self._on_data(decode_bytes(str(body[name])))
+                self._on_data(_decoded(body[name]))
         if isinstance(body.get("error"), dict):
             raise failure.from_connect(body["error"], self.api_key)
         if "exit" in body:
@@ -131,8 +132,18 @@ class Session:
                 self.error = failure.exec_failed(ended["error"], self.api_key)
 
 
+def _decoded(value: object) -> bytes:
+    try:
+        return decode_bytes(str(value))
+    except ValueError as exc:
+        raise failure.malformed("a message") from exc
+
+
 def _code(value: object) -> int:
-    return value if isinstance(value, int) else int(str(value))
+    try:
+        return value if isinstance(value, int) else int(str(value))
+    except ValueError as exc:
+        raise failure.malformed("an exit code") from exc
 
 
 def headers(token: str | None) -> dict[str, str]:
