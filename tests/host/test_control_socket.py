@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mitos.host.control_socket import ControlSocket
-from tests.host.eventually import descriptor_count
+from tests.host.eventually import descriptors
 
 
 @pytest.fixture
@@ -81,9 +81,9 @@ async def test_a_big_message_waits_for_a_slow_peer(server: tuple[Path, socket.so
 
 
 async def test_nobody_listening_raises_and_leaves_no_descriptor(tmp_path: Path) -> None:
-    before = descriptor_count()
+    before = descriptors()
 
     with pytest.raises(FileNotFoundError):
         await ControlSocket.connect(tmp_path / "socket")
 
-    assert before == descriptor_count()
+    assert descriptors() - before == set()

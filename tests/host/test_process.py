@@ -9,7 +9,7 @@ import pytest
 
 from mitos.host import process
 from mitos.host.process import CommandError, CommandTimeoutError
-from tests.host.eventually import descriptor_count, until
+from tests.host.eventually import descriptors, until
 
 
 async def test_output_and_exit_code_come_back() -> None:
@@ -95,14 +95,14 @@ async def test_input_is_the_null_device_unless_given() -> None:
 
 
 async def test_no_descriptor_is_left(tmp_path: Path) -> None:
-    before = descriptor_count()
+    before = descriptors()
 
     for _ in range(3):
         await process.run(["true"], timeout_s=10)
         with pytest.raises(CommandError):
             await process.run(["/nonexistent/program"], timeout_s=10)
 
-    assert before == descriptor_count()
+    assert descriptors() - before == set()
 
 
 async def test_a_process_is_found_by_a_whole_word_of_its_command_line(tmp_path: Path) -> None:

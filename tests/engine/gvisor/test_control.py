@@ -14,7 +14,7 @@ import pytest
 
 from mitos.engine.base import EngineError, EngineFault
 from mitos.engine.gvisor.control import SocketControl, Target, is_exit
-from tests.host.eventually import descriptor_count
+from tests.host.eventually import descriptors
 
 _OK = b'{"success": true, "err": "", "result": {}}'
 
@@ -219,7 +219,7 @@ async def test_silence_is_given_up_at_the_deadline(sandbox: Scripted, target: Ta
 
 
 async def test_a_sandbox_that_is_gone_fails_the_order(target: Target) -> None:
-    before = descriptor_count()
+    before = descriptors()
 
     with pytest.raises(EngineError, match="No such file"):
         await SocketControl().pause(target)
@@ -228,7 +228,7 @@ async def test_a_sandbox_that_is_gone_fails_the_order(target: Target) -> None:
     with pytest.raises(EngineError, match="No such file"):
         await SocketControl().watch_exit(target)
 
-    assert before == descriptor_count()
+    assert descriptors() - before == set()
 
 
 async def test_the_end_of_pid_1_is_a_reply(sandbox: Scripted, target: Target) -> None:

@@ -22,7 +22,7 @@ from mitos.host import process
 from tests.contract.guest import connected
 from tests.engine.gvisor.conftest import Lab
 from tests.engine.gvisor.place import Leftovers
-from tests.host.eventually import descriptor_count
+from tests.host.eventually import descriptors, settled_descriptors
 from tests.machine import runsc
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
@@ -206,13 +206,13 @@ async def test_a_blank_that_ended_in_the_pool_is_refused(lab: Lab) -> None:
 
 async def test_a_sandbox_that_cannot_be_made_leaves_nothing(lab: Lab) -> None:
     broken = dataclasses.replace(lab.spec, rootfs=lab.spec.rootfs / "missing")
-    before = descriptor_count()
+    before = await settled_descriptors()
 
     with pytest.raises(EngineError, match="missing is not a folder"):
         await lab.engine.prepare(broken)
 
     assert lab.leftovers.sandboxes() == []
-    assert before == descriptor_count()
+    assert descriptors() - before == set()
 
 
 async def test_an_agent_that_is_missing_fails_the_boot_and_leaves_nothing(
@@ -252,14 +252,14 @@ async def test_no_descriptor_is_left_after_a_machine(lab: Lab) -> None:
     machine = await lab.boot()
     await machine.link.close()
     await lab.engine.destroy(machine.machine)
-    before = descriptor_count()
+    before = await settled_descriptors()
 
     for _ in range(3):
         machine = await lab.boot()
         await machine.link.close()
         await lab.engine.destroy(machine.machine)
 
-    assert before == descriptor_count()
+    assert descriptors() - before == set()
 
 
 async def test_a_start_removes_what_a_crashed_engine_left(state: Path, spec: MachineSpec) -> None:
