@@ -75,9 +75,7 @@ def spooled() -> Iterator[IO[bytes]]:
 def tars(source: Path, paths: list[Path]) -> Iterator[tuple[list[Path], Iterator[bytes]]]:
     """The files as tars of a bounded size, one at least: what is in each, and its pieces."""
     left = list(reversed(paths))
-    is_first = True
-    while left or is_first:
-        is_first = False
+    while True:
         names: list[Path] = []
         with spooled() as spool:
             with tarfile.open(fileobj=spool, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -87,6 +85,8 @@ def tars(source: Path, paths: list[Path]) -> Iterator[tuple[list[Path], Iterator
                     archive.add(path, str(path.relative_to(source)), recursive=False)
             spool.seek(0)
             yield names, file_pieces(spool, None)
+        if not left:
+            return
 
 
 def opened(source: Path) -> IO[bytes]:

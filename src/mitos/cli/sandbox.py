@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, NoReturn
@@ -135,12 +135,10 @@ def _create(
     connection: Connection, pool: str | None, sandbox_id: str | None = None
 ) -> DirectSandbox:
     server, template = connection.server(), pool or connection.pool
-    if template in {found.get("id") for found in server.list_templates()}:
-        server.ensure_template(template)
-    else:
-        with Steps() as steps:
+    with Steps() as steps:
+        if template not in {found.get("id") for found in server.list_templates()}:
             steps(f"building the template {template}")
-            server.ensure_template(template)
+        server.ensure_template(template)
     return server.fork(template, sandbox_id)
 
 
@@ -148,10 +146,12 @@ def _exit_as(found: DirectSandbox, words: Sequence[str], timeout_s: int) -> NoRe
     """Runs the words, joined by spaces, as one command line; exits as it does."""
     from mitos.errors import ExecutionDeadlineError  # noqa: PLC0415  keeps `mitos --help` fast
 
-    streams = (sys.stdout.buffer, sys.stderr.buffer)
     try:
         result = found.exec(
-            " ".join(words), timeout_s, on_stdout=_writer(streams[0]), on_stderr=_writer(streams[1])
+            " ".join(words),
+            timeout_s,
+            on_stdout=_writer(sys.stdout.buffer),
+            on_stderr=_writer(sys.stderr.buffer),
         )
     except ExecutionDeadlineError as exc:
         click.echo(f"mitos: {exc.args[0]}", err=True)
@@ -159,7 +159,7 @@ def _exit_as(found: DirectSandbox, words: Sequence[str], timeout_s: int) -> NoRe
     sys.exit(result.exit_code & 0xFF)
 
 
-def _writer(stream: IO[bytes]) -> Any:
+def _writer(stream: IO[bytes]) -> Callable[[bytes], None]:
     def write(piece: bytes) -> None:
         stream.write(piece)
         stream.flush()

@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mitos.node.accept import serve_connections
 from mitos.node.link import Link
@@ -28,6 +28,7 @@ MAX_REQUEST_BYTES = 64 * 1024
 STEP_DEADLINE_S = 10.0
 """How long a program may take to send its line, and to take the answer."""
 
+_T = TypeVar("_T")
 _Fork = Callable[[Sandbox, Sequence[str]], Awaitable[None]]
 
 
@@ -100,10 +101,10 @@ class SelfService:
         }
 
 
-async def _in_time(step: Awaitable[bytes | None]) -> bytes:
+async def _in_time(step: Awaitable[_T]) -> _T:
     try:
         async with asyncio.timeout(STEP_DEADLINE_S):
-            return await step or b""
+            return await step
     except TimeoutError:
         raise ApiError("exec_timeout", "a self-service call made no progress") from None
 

@@ -83,8 +83,9 @@ class Templates:
             if template is None or not template.record.is_made_of(wanted, workload):
                 template = await self._build(template_id, wanted, workload, progress)
             record = replace(template.record, network=network or NetworkPosture())
-            if self._templates.get(template_id) != replace(template, record=record):
-                await self._add(replace(template, record=record))
+            offered = replace(template, record=record)
+            if self._templates.get(template_id) != offered:
+                await self._add(offered)
             if use:
                 use.record([template_id])
             return record

@@ -52,21 +52,24 @@ def extend_lifetime(node: Node, sandbox_id: str, request: pb.ExtendRequest) -> p
     """
     if request.additional_seconds <= 0:
         raise ApiError("invalid_input", "additional_seconds must be at least 1")
-    deadline = node.get_sandbox(sandbox_id).deadline_unix
-    left_s = 0 if deadline is None else max(0, deadline - int(time.time()))
+    left_s = _seconds_left(node, sandbox_id)
     extended = node.set_timeout(sandbox_id, left_s + request.additional_seconds)
     return pb.Lease(expires_at_unix=extended)
 
 
 def budget(node: Node, sandbox_id: str) -> pb.BudgetStatus:
     """What is left of the server's own bounds, in sandboxes, checkpoints and seconds."""
-    settings, deadline = node.settings, node.get_sandbox(sandbox_id).deadline_unix
-    left_s = 0 if deadline is None else max(0, deadline - int(time.time()))
+    settings, left_s = node.settings, _seconds_left(node, sandbox_id)
     return pb.BudgetStatus(
         fork=_allowance(len(node.list_sandboxes()), settings.max_sandboxes),
         checkpoint=_allowance(len(node.list_checkpoints(sandbox_id)), settings.max_checkpoints),
         lifetime_extension=_allowance(left_s, settings.max_timeout_s),
     )
+
+
+def _seconds_left(node: Node, sandbox_id: str) -> int:
+    deadline = node.get_sandbox(sandbox_id).deadline_unix
+    return 0 if deadline is None else max(0, deadline - int(time.time()))
 
 
 def _allowance(used: int, limit: int) -> pb.Allowance:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from typing import Literal
 
 from protobuf import Oneof
@@ -19,6 +20,7 @@ __all__ = [
     "code_messages",
     "exec_exit",
     "exec_messages",
+    "file_chunks",
     "file_info",
     "guest_vitals",
     "pieces",
@@ -112,6 +114,15 @@ def pieces(data: bytes) -> Iterator[bytes]:
     """Data in parts that fit one message each."""
     for start in range(0, len(data), CHUNK_BYTES):
         yield data[start : start + CHUNK_BYTES]
+
+
+async def file_chunks(content: AsyncGenerator[bytes]) -> AsyncGenerator[pb.Chunk]:
+    """Content as messages; the last has `eof`."""
+    async with aclosing(content) as chunks:
+        async for chunk in chunks:
+            for piece in pieces(chunk):
+                yield pb.Chunk(data=piece)
+    yield pb.Chunk(eof=True)
 
 
 def process_info(found: vitals.ProcessInfo) -> pb.ProcessInfo:

@@ -157,7 +157,7 @@ async def _create_template(call: _Call) -> object:
         template_id,
         network=None if network is None else NetworkPosture.parse(network),
         resources=_resources(body.get("resources"), call.node.settings.default_resources),
-        workload=Workload.parse(body.get("workload"), wait_s=body.get("init_wait_seconds") or 5),
+        workload=Workload.parse(body.get("workload"), wait_s=body.get("init_wait_seconds")),
         idempotency_key=call.idempotency_key,
     )
     return _template(record)

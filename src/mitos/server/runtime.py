@@ -28,6 +28,7 @@ from mitos.server.messages import (
     OPENED,
     code_messages,
     exec_messages,
+    file_chunks,
     file_info,
     guest_vitals,
     pieces,
@@ -103,11 +104,9 @@ class RuntimeService(Sandbox):
     ) -> AsyncGenerator[pb.Chunk]:
         """The file's content; the last message has `eof`."""
         with self._guest(ctx) as guest:
-            async with aclosing(guest.read_file(request.path)) as chunks:
-                async for chunk in chunks:
-                    for piece in pieces(chunk):
-                        yield pb.Chunk(data=piece)
-            yield pb.Chunk(eof=True)
+            async with aclosing(file_chunks(guest.read_file(request.path))) as messages:
+                async for message in messages:
+                    yield message
 
     async def write_file(
         self, request: AsyncIterator[pb.WriteFileRequest], ctx: _Context, /
@@ -142,11 +141,10 @@ class RuntimeService(Sandbox):
         with self._guest(ctx) as guest:
             if request.direction != pb.ArchiveRequest.Direction.DOWNLOAD:
                 raise ApiError("invalid_input", "the direction of Archive must be DOWNLOAD")
-            async with aclosing(tar.archive(guest, tar.workspace_path(request.path))) as chunks:
-                async for chunk in chunks:
-                    for piece in pieces(chunk):
-                        yield pb.Chunk(data=piece)
-            yield pb.Chunk(eof=True)
+            content = tar.archive(guest, tar.workspace_path(request.path))
+            async with aclosing(file_chunks(content)) as messages:
+                async for message in messages:
+                    yield message
 
     async def upload(
         self, request: AsyncIterator[pb.UploadRequest], ctx: _Context, /

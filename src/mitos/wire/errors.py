@@ -12,7 +12,15 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["CONNECT_STATUS", "ERROR_INFO_DOMAIN", "TABLE", "ApiError", "ConnectCode", "ErrorRow"]
+__all__ = [
+    "CONNECT_STATUS",
+    "ERROR_INFO_DOMAIN",
+    "TABLE",
+    "ApiError",
+    "ConnectCode",
+    "ErrorRow",
+    "bad_member",
+]
 
 ERROR_INFO_DOMAIN = "mitos.run"
 """Domain of the `google.rpc.ErrorInfo` detail that carries our code through Connect."""
@@ -176,3 +184,8 @@ class ApiError(Exception):
         if self.context:
             error["context"] = self.context
         return {"error": error}
+
+
+def bad_member(member: str, wanted: str) -> ApiError:
+    """The refusal of a request's member that is not what it must be."""
+    return ApiError("invalid_input", f"{member} must be {wanted}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
-from mitos.wire.errors import ApiError
+from mitos.wire.errors import bad_member
 
 __all__ = ["NetworkPosture"]
 
@@ -51,7 +51,7 @@ class NetworkPosture:
                 refused.
         """
         if not isinstance(value, dict):
-            raise _bad("network", "an object")
+            raise bad_member("network", "an object")
         posture = cls(
             block=_boolean(value, "block"),
             egress=_verdict(value, "egress"),
@@ -63,7 +63,7 @@ class NetworkPosture:
         for domain in posture.allow_domains:
             host, colon, port = domain.rpartition(":")
             if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-                raise _bad("network.allow_domains", "entries of the form host:port")
+                raise bad_member("network.allow_domains", "entries of the form host:port")
         return posture
 
     def to_template(self) -> dict[str, object]:
@@ -101,14 +101,14 @@ def _boolean(value: dict[str, object], member: str) -> bool:
     found = value.get(member)
     if found is None or isinstance(found, bool):
         return bool(found)
-    raise _bad(f"network.{member}", "true or false")
+    raise bad_member(f"network.{member}", "true or false")
 
 
 def _verdict(value: dict[str, object], member: str) -> str:
     found = value.get(member) or "deny"
     if found in _VERDICTS:
         return str(found)
-    raise _bad(f"network.{member}", "deny or allow")
+    raise bad_member(f"network.{member}", "deny or allow")
 
 
 def _strings(value: dict[str, object], member: str) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ def _strings(value: dict[str, object], member: str) -> tuple[str, ...]:
         return ()
     if isinstance(found, list) and all(isinstance(item, str) for item in found):
         return tuple(found)
-    raise _bad(f"network.{member}", "a list of strings")
+    raise bad_member(f"network.{member}", "a list of strings")
 
 
 def _cidrs(value: dict[str, object], member: str) -> tuple[str, ...]:
@@ -126,9 +126,5 @@ def _cidrs(value: dict[str, object], member: str) -> tuple[str, ...]:
         try:
             ipaddress.ip_network(block, strict=False)
         except ValueError:
-            raise _bad(f"network.{member}", "address blocks such as 10.0.0.0/8") from None
+            raise bad_member(f"network.{member}", "address blocks such as 10.0.0.0/8") from None
     return blocks
-
-
-def _bad(member: str, wanted: str) -> ApiError:
-    return ApiError("invalid_input", f"{member} must be {wanted}")

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from mitos.wire.errors import ApiError
+from mitos.wire.errors import bad_member
 
 __all__ = ["ReadyCheck", "Workload"]
 
@@ -19,6 +19,7 @@ MAX_TEXT = 32 * 1024
 """Characters of one argument, or of one variable's value."""
 
 MAX_READY_TIMEOUT_S = 1800
+DEFAULT_WAIT_S = 5
 MAX_WAIT_S = 600
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -57,10 +58,10 @@ class Workload:
     command: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
     ready: ReadyCheck | None = None
-    wait_s: int = 5
+    wait_s: int = DEFAULT_WAIT_S
 
     @classmethod
-    def parse(cls, value: object, *, wait_s: int) -> Workload | None:
+    def parse(cls, value: object, *, wait_s: object) -> Workload | None:
         """Reads the `workload` member of a template request; None when it asks for none.
 
         Raises:
@@ -69,19 +70,19 @@ class Workload:
         if value is None:
             return None
         if not isinstance(value, dict):
-            raise _bad("workload", "an object")
+            raise bad_member("workload", "an object")
         command = value.get("command") or []
         if not isinstance(command, list) or not all(_is_text(each) for each in command):
-            raise _bad("workload.command", "a list of strings without NUL")
+            raise bad_member("workload.command", "a list of strings without NUL")
         if len(command) > MAX_ARGUMENTS:
-            raise _bad("workload.command", f"at most {MAX_ARGUMENTS} strings")
+            raise bad_member("workload.command", f"at most {MAX_ARGUMENTS} strings")
         if not command:
             return None
         return cls(
             command=tuple(command),
             environment=_environment(value.get("env")),
             ready=_ready(value.get("ready")),
-            wait_s=_number("init_wait_seconds", wait_s or 5, 1, MAX_WAIT_S),
+            wait_s=_number("init_wait_seconds", wait_s or DEFAULT_WAIT_S, 1, MAX_WAIT_S),
         )
 
 
@@ -92,10 +93,10 @@ def _is_text(value: object) -> bool:
 def _environment(value: object) -> tuple[tuple[str, str], ...]:
     found = value or {}
     if not isinstance(found, dict) or len(found) > MAX_VARIABLES:
-        raise _bad("workload.env", f"an object of at most {MAX_VARIABLES} members")
+        raise bad_member("workload.env", f"an object of at most {MAX_VARIABLES} members")
     for name, text in found.items():
         if not _VARIABLE.fullmatch(name) or not _is_text(text):
-            raise _bad("workload.env", "strings by names of letters, digits and '_'")
+            raise bad_member("workload.env", "strings by names of letters, digits and '_'")
     return tuple(sorted(found.items()))
 
 
@@ -103,10 +104,11 @@ def _ready(value: object) -> ReadyCheck | None:
     if not value:
         return None
     if not isinstance(value, dict):
-        raise _bad("workload.ready", "an object")
+        raise bad_member("workload.ready", "an object")
     path = value.get("path") or "/"
     if not isinstance(path, str) or not _PATH.fullmatch(path):
-        raise _bad("workload.ready.path", "a path of printable characters that begins with '/'")
+        wanted = "a path of printable characters that begins with '/'"
+        raise bad_member("workload.ready.path", wanted)
     return ReadyCheck(
         port=_member(value, "port", 0, 1, 65_535),
         path=path,
@@ -122,8 +124,4 @@ def _member(value: dict[str, Any], name: str, default: int, low: int, high: int)
 def _number(member: str, value: object, low: int, high: int) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
-    raise _bad(member, f"a number from {low} to {high}")
-
-
-def _bad(member: str, wanted: str) -> ApiError:
-    return ApiError("invalid_input", f"{member} must be {wanted}")
+    raise bad_member(member, f"a number from {low} to {high}")

@@ -145,8 +145,11 @@ class AsyncHttp:
         take_response: Callable[[httpx.Response], None] | None = None,
     ) -> AsyncGenerator[dict[str, Any]]:
         """The same, as the messages themselves; closing the generator ends the call."""
-        frames = _frames(messages)
-        content = b"".join(map(encode_frame, messages)) if isinstance(messages, list) else frames
+        content: bytes | AsyncGenerator[bytes] = (
+            b"".join(map(encode_frame, messages))
+            if isinstance(messages, list)
+            else _frames(messages)
+        )
         client = self.client or pool.async_client()
         request = client.build_request(
             "POST",

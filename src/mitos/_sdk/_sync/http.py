@@ -146,8 +146,11 @@ class Http:
         take_response: Callable[[httpx.Response], None] | None = None,
     ) -> Generator[dict[str, Any]]:
         """The same, as the messages themselves; closing the generator ends the call."""
-        frames = _frames(messages)
-        content = b"".join(map(encode_frame, messages)) if isinstance(messages, list) else frames
+        content: bytes | Generator[bytes] = (
+            b"".join(map(encode_frame, messages))
+            if isinstance(messages, list)
+            else _frames(messages)
+        )
         client = self.client or pool.sync_client()
         request = client.build_request(
             "POST",
