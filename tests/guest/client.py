@@ -237,6 +237,15 @@ class AgentClient:
             if not stream.closed:
                 self.give_credit(stream)
 
+    def restored_child(self) -> AgentClient:
+        """What the server sees of a restored child: a frozen agent, and no stream."""
+        self.freeze()
+        return AgentClient(self._write_to, self._read_from)
+
+    def descriptor_count(self) -> int:
+        """How many descriptors the agent has open."""
+        return len(self.shell("ls /proc/1/fd").stdout.split())
+
     def ping(self) -> None:
         nonce = os.urandom(8)
         self.send(Frame(FrameType.PING, payload=nonce))

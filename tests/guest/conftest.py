@@ -17,11 +17,19 @@ from pathlib import Path
 import pytest
 
 from mitos.images import guest
+from mitos.wire.link import Tag
 
 from .client import DEADLINE_S, AgentClient, FrameType
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+
+
+LOOPBACK_UP = """
+import fcntl, socket, struct
+with socket.socket() as any_socket:
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh22x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +93,10 @@ def agent(guest_files: Path, tmp_path: Path) -> Iterator[Agent]:
 def client(agent: Agent) -> AgentClient:
     agent.client.link_frame(FrameType.HELLO)
     return agent.client
+
+
+@pytest.fixture
+def loopback(client: AgentClient) -> None:
+    """A network namespace begins with its loopback down."""
+    up = client.exec("python3", "-c", LOOPBACK_UP)
+    assert up.fields.get_int(Tag.EXIT_CODE) == 0, up.stderr

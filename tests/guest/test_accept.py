@@ -10,6 +10,8 @@ from mitos.wire.link import Control, Fields, Frame, FrameType, Operation, Status
 
 from .client import AgentClient, Stream, exec_fields
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 SOCKET = "/run/mitos.sock"
 PORT = 3128
 
@@ -27,19 +29,6 @@ while data := connection.recv(65536):
     answer += data
 print(answer.decode(), flush=True)
 """
-
-LOOPBACK_UP = """
-import fcntl, socket, struct
-with socket.socket() as any_socket:
-    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh22x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
-"""
-
-
-@pytest.fixture(autouse=True)
-def loopback(client: AgentClient) -> None:
-    """A network namespace begins with its loopback down."""
-    up = client.exec("python3", "-c", LOOPBACK_UP)
-    assert up.fields.get_int(Tag.EXIT_CODE) == 0, up.stderr
 
 
 @pytest.fixture(params=["socket", "port"])
@@ -73,12 +62,10 @@ def set_last_words(client: AgentClient, stream: Stream, text: str) -> None:
     client.send(Frame(FrameType.CONTROL, stream.id, Control.LAST_WORDS, fields.encode()))
 
 
-def fork(client: AgentClient) -> None:
-    """What a restored child sees: frozen, with streams it is told to forget."""
-    client.freeze()
-    client.streams.clear()
-    client.gives_credit = True
-    assert client.identify(forked=True).status is Status.OK
+def fork(client: AgentClient) -> AgentClient:
+    child = client.restored_child()
+    assert child.identify(forked=True).status is Status.OK
+    return child
 
 
 def test_a_program_is_given_to_the_stream_that_waits(client: AgentClient, where: str) -> None:
@@ -147,9 +134,9 @@ def test_a_childs_program_is_told_the_last_words(client: AgentClient) -> None:
     wait_for_question(client, stream)
     set_last_words(client, stream, "first thought")
     set_last_words(client, stream, "you are a child")
-    fork(client)
+    child = fork(client)
 
-    assert background_answer(client) == b"you are a child\n"
+    assert background_answer(child) == b"you are a child\n"
 
 
 def test_without_last_words_a_childs_connection_ends(client: AgentClient) -> None:
@@ -157,20 +144,20 @@ def test_without_last_words_a_childs_connection_ends(client: AgentClient) -> Non
     call_in_background(client)
     wait_for_question(client, stream)
     set_last_words(client, stream, "x" * 4097)
-    fork(client)
+    child = fork(client)
 
-    assert background_answer(client) == b"\n"
+    assert background_answer(child) == b"\n"
 
 
 def test_who_waits_at_a_fork_is_served_by_the_child(client: AgentClient) -> None:
     call_in_background(client)
     client.shell("until [ $(grep -c mitos.sock /proc/net/unix) = 2 ]; do sleep 0.02; done")
-    fork(client)
-    stream = accept(client, "socket")
-    wait_for_question(client, stream)
-    answer(client, stream, b"from the child")
+    child = fork(client)
+    stream = accept(child, "socket")
+    wait_for_question(child, stream)
+    answer(child, stream, b"from the child")
 
-    assert background_answer(client) == b"from the child\n"
+    assert background_answer(child) == b"from the child\n"
 
 
 def test_a_thousand_connections_leave_no_descriptor(client: AgentClient) -> None:
@@ -184,10 +171,7 @@ for _ in range(1000):
         assert connection.recv(10) == b"y"
 """
 
-    def descriptors() -> int:
-        return len(client.shell("ls /proc/1/fd").stdout.split())
-
-    before = descriptors()
+    before = client.descriptor_count()
     caller = client.open(Operation.EXEC, exec_fields(("python3", "-c", rounds)))
     for _ in range(1000):
         stream = accept(client, "socket")
@@ -195,4 +179,4 @@ for _ in range(1000):
         answer(client, stream, b"y")
 
     assert client.finish(caller).fields.get_int(Tag.EXIT_CODE) == 0
-    assert descriptors() == before
+    assert client.descriptor_count() == before

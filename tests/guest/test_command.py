@@ -10,7 +10,7 @@ from mitos.wire.link import Control, Fields, Frame, FrameType, Operation, Status
 
 from .client import DEADLINE_S, AgentClient, Stream, exec_fields
 from .conftest import Agent
-from .test_link import resident_bytes, restored_child
+from .test_link import resident_bytes
 
 EEXIST, ESRCH = 17, 3
 RING_BYTES = 8 << 20
@@ -137,7 +137,7 @@ def test_a_forked_child_finds_what_its_parent_ran(client: AgentClient) -> None:
     plain = start(client, "echo mine; sleep 0.5; echo still", "plain", keep=False)
     client.wait_until(lambda: kept.stdout == b"one\n" and plain.stdout == b"mine\n", DEADLINE_S)
 
-    child = restored_child(client)
+    child = client.restored_child()
     child.identify(forked=True)
     child.shell("touch /tmp/go")
 

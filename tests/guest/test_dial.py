@@ -11,6 +11,8 @@ from mitos.wire.link import Fields, FrameType, Operation, Status, Tag
 
 from .client import AgentClient, Stream, exec_fields
 
+pytestmark = pytest.mark.usefixtures("loopback")
+
 ECHO = """
 import socket, sys
 server = socket.create_server((sys.argv[1], 0), family=getattr(socket, sys.argv[2]))
@@ -41,20 +43,6 @@ peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 peer.close()
 input()
 """
-
-
-LOOPBACK_UP = """
-import fcntl, socket, struct
-with socket.socket() as any_socket:
-    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh22x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
-"""
-
-
-@pytest.fixture(autouse=True)
-def loopback(client: AgentClient) -> None:
-    """A network namespace begins with its loopback down."""
-    up = client.exec("python3", "-c", LOOPBACK_UP)
-    assert up.fields.get_int(Tag.EXIT_CODE) == 0, up.stderr
 
 
 def listen(client: AgentClient, program: str, *arguments: str) -> int:
@@ -129,10 +117,7 @@ def test_a_reset_connection_is_told(client: AgentClient) -> None:
 def test_a_thousand_connections_leave_no_descriptor(client: AgentClient) -> None:
     port = listen(client, ECHO, "127.0.0.1", "AF_INET")
 
-    def descriptors() -> int:
-        return len(client.shell("ls /proc/1/fd").stdout.split())
-
-    before = descriptors()
+    before = client.descriptor_count()
     for _ in range(1000):
         stream = dial(client, port)
         client.write(stream, b"x")
@@ -140,7 +125,7 @@ def test_a_thousand_connections_leave_no_descriptor(client: AgentClient) -> None
         client.finish(stream)
         assert stream.stdout == b"xbye"
 
-    assert descriptors() == before
+    assert client.descriptor_count() == before
 
 
 def test_the_link_can_be_frozen_in_the_middle(client: AgentClient) -> None:

@@ -32,12 +32,6 @@ def resident_bytes(agent: Agent) -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS"))
 
 
-def restored_child(client: AgentClient) -> AgentClient:
-    """What the server sees of a restored child: a frozen agent, and no stream."""
-    client.freeze()
-    return AgentClient(client._write_to, client._read_from)
-
-
 def test_the_first_frame_is_hello(agent: Agent) -> None:
     fields = Fields.decode(agent.client.link_frame(FrameType.HELLO).payload)
 
@@ -278,7 +272,7 @@ def test_a_child_forgets_the_streams_of_its_parent(client: AgentClient) -> None:
     client.start_code("import time; time.sleep(0.5); kept = [1]")
     client.start_code("kept.append(2)")
     client.wait_until(lambda: b"tick" in client.streams[1].stdout)
-    child = restored_child(client)
+    child = client.restored_child()
 
     assert child.identify(forked=True).status is Status.OK
     assert child.shell("ls -A /workspace").stdout == b""
@@ -293,7 +287,7 @@ def test_a_forgotten_command_is_not_held_back_by_its_output(client: AgentClient)
     client.gives_credit = False
     stream = client.start_shell("head -c 5000000 /dev/zero; echo finished >/tmp/finished")
     client.wait_until(lambda: len(stream.stdout) == INITIAL_CREDIT)
-    child = restored_child(client)
+    child = client.restored_child()
     child.identify(forked=True)
 
     assert child.shell("sleep 0.3; cat /tmp/finished").stdout == b"finished\n"
@@ -302,7 +296,7 @@ def test_a_forgotten_command_is_not_held_back_by_its_output(client: AgentClient)
 def test_a_forgotten_command_has_no_timeout_and_keeps_its_input(client: AgentClient) -> None:
     fields = exec_fields(["sh", "-c", "read line; echo $line >/tmp/line; sleep 60"], stdin=True)
     client.open(Operation.EXEC, fields.uint(Tag.TIMEOUT, 500))
-    child = restored_child(client)
+    child = client.restored_child()
     child.identify(forked=True)
 
     script = "sleep 0.8; ps axo args | grep -c '[r]ead line'; cat /tmp/line 2>&1"
@@ -312,7 +306,7 @@ def test_a_forgotten_command_has_no_timeout_and_keeps_its_input(client: AgentCli
 
 def test_a_forked_identity_reseeds_an_idle_kernel(client: AgentClient) -> None:
     client.run_code("import random; random.seed(1)")
-    child = restored_child(client)
+    child = client.restored_child()
 
     assert child.identify(forked=True).status is Status.OK
     assert b"0.13436424411240122" not in child.run_code("random.random()").stdout

@@ -43,6 +43,13 @@ class Server:
         """A new sandbox of this server."""
         return mitos.create(template, base_url=self.url, api_key="")
 
+    def end_sandboxes(self) -> list[str]:
+        """Ends every sandbox there is; their ids."""
+        running = [row["id"] for row in mitos.SandboxServer(self.url).list_sandboxes()]
+        for sandbox_id in running:
+            httpx.delete(f"{self.url}/v1/sandboxes/{sandbox_id}").raise_for_status()
+        return running
+
 
 @contextlib.contextmanager
 def serve(home: Path, log: Path, *options: str, **environment: str) -> Iterator[Server]:
@@ -119,10 +126,7 @@ def every_sandbox_is_gone(request: pytest.FixtureRequest) -> Iterator[None]:
     if "server" not in request.fixturenames:
         return
     running: Server = request.getfixturevalue("server")
-    client = mitos.SandboxServer(running.url)
-    left = [row["id"] for row in client.list_sandboxes()]
-    for sandbox_id in left:
-        httpx.delete(f"{running.url}/v1/sandboxes/{sandbox_id}").raise_for_status()
+    left = running.end_sandboxes()
     assert left == [], "the test left sandboxes running"
 
 

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 import mitos
@@ -66,10 +65,8 @@ def reader(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     (tmp_path / "project/deep/file").write_text("x")
     (tmp_path / "big.bin").write_bytes(bytes(5_000_000))
     yield tmp_path
-    client = mitos.SandboxServer(server.url)
-    client.create_template("python")
-    for row in client.list_sandboxes():
-        httpx.delete(f"{server.url}/v1/sandboxes/{row['id']}").raise_for_status()
+    mitos.SandboxServer(server.url).create_template("python")
+    server.end_sandboxes()
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -49,9 +49,7 @@ def inside(sandbox: mitos.DirectSandbox, packages: Path) -> mitos.DirectSandbox:
 @pytest.fixture(autouse=True)
 def children_are_ended(server: Server) -> Iterator[None]:
     yield
-    client = mitos.SandboxServer(server.url)
-    for row in client.list_sandboxes():
-        httpx.delete(f"{server.url}/v1/sandboxes/{row['id']}").raise_for_status()
+    server.end_sandboxes()
 
 
 def run(sandbox: mitos.DirectSandbox, program: str, path: str = OURS) -> Any:
