@@ -7,10 +7,10 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from mitos.agent import identity
+from mitos.agent.client import AgentClient
+from mitos.agent.link import Link
 from mitos.engine.base import Engine, Machine, Snapshot
-from mitos.node import identity
-from mitos.node.guest import Guest
-from mitos.node.link import Link
 from mitos.wire.errors import ApiError
 
 __all__ = ["Client", "connected"]
@@ -24,7 +24,7 @@ class Client:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.link = Link(machine.link)
-        self._guest = Guest(self.link, _lost)
+        self._guest = AgentClient(self.link, _lost)
 
     async def write(self, path: str, data: bytes) -> None:
         """Writes a file."""

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from mitos.node.process import ProcessEntry, ProcessReading
+from mitos.agent.process import ProcessEntry, ProcessReading
 from mitos.wire.link import Fields, Operation, Status, Tag
 
 from .client import AgentClient, Stream

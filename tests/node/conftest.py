@@ -9,10 +9,10 @@ from typing import Protocol
 
 import pytest
 
+from mitos.agent.command import ExecRequest
 from mitos.engine.fake import FakeEngine
 from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog
 from mitos.images.store import ImageStore
-from mitos.node.command import ExecRequest
 from mitos.node.node import Node
 from mitos.node.settings import NodeSettings
 

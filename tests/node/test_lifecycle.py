@@ -145,7 +145,7 @@ async def test_an_idle_sandbox_ends_and_a_used_one_does_not(start_node: StartNod
         assert ["used", "paused"] == [record.id for record in node.list_sandboxes()]
 
     with pytest.raises(ApiError) as caught:
-        node.guest("idle")
+        node.agent("idle")
     assert ("idle_timeout", 410) == (caught.value.code, caught.value.status)
 
 

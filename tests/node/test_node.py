@@ -68,7 +68,7 @@ async def test_a_terminated_id_is_free_again(node: Node) -> None:
     await node.terminate("one")
 
     with pytest.raises(ApiError) as caught:
-        node.guest("one")
+        node.agent("one")
     assert ("not_found", 404) == code_of(caught)
     await node.create("python", "one")
 
@@ -164,7 +164,7 @@ async def test_a_deadline_ends_the_sandbox_and_is_remembered(node: Node) -> None
         await asyncio.sleep(0.02)
 
     with pytest.raises(ApiError) as caught:
-        node.guest("one")
+        node.agent("one")
 
     assert ("idle_timeout", 410) == code_of(caught)
     assert {"sandbox": "one"} == caught.value.context
@@ -209,7 +209,7 @@ async def test_a_paused_sandbox_refuses_calls_until_it_is_resumed(node: Node) ->
     await node.pause("one")
 
     with pytest.raises(ApiError) as caught:
-        node.guest("one")
+        node.agent("one")
     assert ConnectCode.FAILED_PRECONDITION is caught.value.connect
     await node.resume("one")
     await node.resume("one")
@@ -252,7 +252,7 @@ async def test_a_machine_that_ends_by_itself_is_noticed_and_explained(
         await asyncio.sleep(0.01)
 
     with pytest.raises(ApiError) as caught:
-        node.guest("one")
+        node.agent("one")
     assert ("not_found", 404) == code_of(caught)
     assert "first process ended" in caught.value.cause
     assert not engine.machines
@@ -279,7 +279,7 @@ async def test_a_restart_remembers_which_sandboxes_ended(start_node: StartNode) 
     again = await start_node()
 
     with pytest.raises(ApiError) as caught:
-        again.guest("one")
+        again.agent("one")
     assert "server was stopped" in caught.value.cause
 
 
@@ -325,12 +325,12 @@ async def test_close_ends_every_machine(node: Node, engine: FakeEngine) -> None:
 
 async def test_a_write_replaces_a_file_and_a_read_returns_it(node: Node) -> None:
     await node.create("python", "one")
-    guest = node.guest("one")
+    agent = node.agent("one")
     content = bytes(range(256)) * 4096
 
-    assert len(content) == await guest.write_file("/workspace/deep/f", pieces(content, 70_000))
-    assert content == b"".join([chunk async for chunk in guest.read_file("/workspace/deep/f")])
-    assert ["f"] == [entry.name for entry in await guest.list_directory("/workspace/deep")]
+    assert len(content) == await agent.write_file("/workspace/deep/f", pieces(content, 70_000))
+    assert content == b"".join([chunk async for chunk in agent.read_file("/workspace/deep/f")])
+    assert ["f"] == [entry.name for entry in await agent.list_directory("/workspace/deep")]
 
 
 async def pieces(content: bytes, size: int) -> AsyncIterator[bytes]:

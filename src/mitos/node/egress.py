@@ -5,10 +5,10 @@ Only sandboxes whose posture lets anything out have a listener at all.
 
 from __future__ import annotations
 
+from mitos.agent.accept import serve_connections
+from mitos.agent.link import Link
 from mitos.egress.policy import Policy
 from mitos.egress.proxy import Proxy
-from mitos.node.accept import serve_connections
-from mitos.node.link import Link
 from mitos.wire.network import NetworkPosture
 
 __all__ = ["PROXY_PORT", "proxy_environment", "serve_egress"]

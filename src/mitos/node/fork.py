@@ -18,10 +18,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from mitos.agent.client import AgentClient
+from mitos.agent.identity import make_identity
 from mitos.engine.base import Blank, Engine, EngineError, MachineSpec, Snapshot
 from mitos.node.egress import proxy_environment
-from mitos.node.guest import Guest
-from mitos.node.identity import make_identity
 from mitos.node.launch import Launched, destroy, restore, translate
 from mitos.node.pool import Pool
 from mitos.node.refusal import conflict, engine_errors, unknown_sandbox
@@ -60,7 +60,9 @@ class Forker:
             return await self.wake(template.snapshot, sandbox_id, environment)
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(destroy, self._engine, launched)
-            await self.rename(Guest(launched.link, _ended_in_handshake), sandbox_id, environment)
+            await self.rename(
+                AgentClient(launched.link, _ended_in_handshake), sandbox_id, environment
+            )
             undo.pop_all()
         return launched
 
@@ -81,7 +83,7 @@ class Forker:
 
     async def rename(
         self,
-        guest: Guest,
+        agent: AgentClient,
         sandbox_id: str,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
@@ -92,7 +94,7 @@ class Forker:
         """
         deadline_s = self._settings.handshake_deadline_s
         identity = make_identity(sandbox_id, os.urandom, environment)
-        await guest.identify(identity, forked=False, deadline_s=deadline_s)
+        await agent.identify(identity, forked=False, deadline_s=deadline_s)
 
     async def snapshot(self, source: Sandbox, directory: Path) -> Snapshot:
         """Writes the source's machine into the directory; it goes on, or stays paused.

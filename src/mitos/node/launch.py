@@ -1,6 +1,6 @@
 """From a snapshot to a machine that has proved who it is: the fork handshake, fail closed.
 
-A restored machine is served only after its agent confirmed a fresh identity (`node/identity.py`).
+A restored machine is served only after its agent confirmed a fresh identity (`agent/identity.py`).
 Anything else destroys it and says so; whoever calls this gets a working machine or an error, never
 something between.
 """
@@ -11,10 +11,10 @@ import contextlib
 import logging
 from dataclasses import dataclass
 
+from mitos.agent.client import AgentClient
+from mitos.agent.identity import Identity
+from mitos.agent.link import Link
 from mitos.engine.base import Blank, Engine, EngineError, EngineFault, Machine, Snapshot
-from mitos.node.guest import Guest
-from mitos.node.identity import Identity
-from mitos.node.link import Link
 from mitos.wire.errors import ApiError, ConnectCode
 
 __all__ = ["Launched", "destroy", "restore", "translate"]
@@ -66,7 +66,9 @@ async def restore(
         link = Link(machine.link)
         launched = Launched(machine, link)
         undo.push_async_callback(destroy, engine, launched)
-        await Guest(link, _lost_in_handshake).identify(identity, forked=True, deadline_s=deadline_s)
+        await AgentClient(link, _lost_in_handshake).identify(
+            identity, forked=True, deadline_s=deadline_s
+        )
         undo.pop_all()
     return launched
 

@@ -22,15 +22,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
 
+from mitos.agent.client import AgentClient
+from mitos.agent.transfer.diff import FileDiff, compare
 from mitos.engine.base import Engine, EngineError
 from mitos.host import lock
 from mitos.images.store import ImageStore
 from mitos.node import checkpoint, vitals
 from mitos.node.budget import Budget
 from mitos.node.checkpoint import CheckpointRecord, Shelf
-from mitos.node.diff import FileDiff, compare
 from mitos.node.fork import Forker
-from mitos.node.guest import Guest
 from mitos.node.idempotency import Keyring
 from mitos.node.launch import Launched, destroy, translate
 from mitos.node.ledger import EndReason, Kin, Ledger
@@ -435,7 +435,7 @@ class Node:
                 raise conflict(child_id, f"{child_id} is paused", "Resume it first.")
             parent_uid = kin[child.uid].parent
             with self._roster.reserve_place(parent_id, parent_uid):
-                await self._forker.rename(child.guest, parent_id)
+                await self._forker.rename(child.agent, parent_id)
                 self._roster.check_alive(child)
                 parent = self._roster.move(child, parent_id)
             if parent is not None:
@@ -457,11 +457,11 @@ class Node:
             )
         one.require_running()
         other.require_running()
-        return await compare(one.guest, other.guest)
+        return await compare(one.agent, other.agent)
 
     # Runtime
 
-    def guest(self, sandbox_id: str) -> Guest:
+    def agent(self, sandbox_id: str) -> AgentClient:
         """The agent of a running sandbox.
 
         Raises:
@@ -469,7 +469,7 @@ class Node:
         """
         sandbox = self._roster.find(sandbox_id)
         sandbox.require_running()
-        return sandbox.guest
+        return sandbox.agent
 
     async def count_processes(self, sandbox_id: str) -> int | None:
         """The processes of a sandbox, None unless it runs; never wakes it and is no use of it.
@@ -480,7 +480,7 @@ class Node:
         observer = self._roster.find(sandbox_id).observer()
         return None if observer is None else await observer.count_processes()
 
-    def stream(self, sandbox_id: str) -> AbstractContextManager[Guest]:
+    def stream(self, sandbox_id: str) -> AbstractContextManager[AgentClient]:
         """The same, plus one of the sandbox's stream slots while the context is open.
 
         Raises:
@@ -522,7 +522,7 @@ class Node:
     async def _watch_vitals(self, sandbox: Sandbox, interval_s: float) -> AsyncGenerator[Vitals]:
         async with sandbox.session():
             samples = vitals.watch(
-                lambda: self.guest(sandbox.id), sandbox.machine, interval_s=interval_s
+                lambda: self.agent(sandbox.id), sandbox.machine, interval_s=interval_s
             )
             async with aclosing(samples):
                 async for sample in samples:

@@ -18,8 +18,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mitos.agent.identity import make_identity
 from mitos.engine.base import Blank, Engine, EngineError, MachineSpec
-from mitos.node.identity import make_identity
 from mitos.node.launch import Launched, destroy, restore
 from mitos.node.settings import NodeSettings
 from mitos.node.template import Template

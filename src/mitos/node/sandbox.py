@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from mitos.agent.client import AgentClient
+from mitos.agent.link import Link
 from mitos.engine.base import Machine, MachineEnd, Snapshot
 from mitos.node.budget import Budget
-from mitos.node.guest import Guest
 from mitos.node.launch import Launched
-from mitos.node.link import Link
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.network import NetworkPosture
 
@@ -120,7 +120,7 @@ class Sandbox:
         self._wake = wake
         self.budget = budget
         self.body = body
-        self.guest = Guest(self, self._explain_loss)
+        self.agent = AgentClient(self, self._explain_loss)
         self.phase = record.phase
         self.deadline: float | None = None
         self.open_streams = 0
@@ -216,9 +216,9 @@ class Sandbox:
                 connect=ConnectCode.FAILED_PRECONDITION,
             )
 
-    def observer(self) -> Guest | None:
+    def observer(self) -> AgentClient | None:
         """Its agent for monitoring: never wakes it, is no use of it. None unless it runs."""
-        return Guest(self.link, self._explain_loss) if self.phase is Phase.READY else None
+        return AgentClient(self.link, self._explain_loss) if self.phase is Phase.READY else None
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Link]:
@@ -238,7 +238,7 @@ class Sandbox:
             self.last_active = time.time()
 
     @contextlib.contextmanager
-    def stream(self) -> Iterator[Guest]:
+    def stream(self) -> Iterator[AgentClient]:
         """Takes one of the sandbox's stream slots.
 
         Raises:
@@ -253,7 +253,7 @@ class Sandbox:
             )
         self.open_streams += 1
         try:
-            yield self.guest
+            yield self.agent
         finally:
             self.open_streams -= 1
             self.last_active = time.time()

@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mitos.node.accept import serve_connections
-from mitos.node.link import Link
+from mitos.agent.accept import serve_connections
+from mitos.agent.link import Link
+from mitos.agent.tunnel import Tunnel
 from mitos.node.sandbox import Sandbox
-from mitos.node.tunnel import Tunnel
 from mitos.wire.errors import ApiError
 from mitos.wire.ids import MAX_CHILDREN, MAX_LABEL, is_valid_id, new_ids
 

@@ -23,14 +23,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mitos.agent.client import AgentClient
+from mitos.agent.link import Link
+from mitos.agent.stream import LinkLostError
 from mitos.engine.base import Engine, EngineError, MachineSpec, Resources, Snapshot
 from mitos.images import guest as guest_files
 from mitos.images.catalog import ImageNotFoundError
 from mitos.images.image import Image
 from mitos.images.store import ImageBuildError, ImageStore, RootFilesystem
-from mitos.node.guest import Guest
 from mitos.node.launch import Launched, destroy, translate
-from mitos.node.link import Link, LinkLostError
 from mitos.node.settings import NodeSettings
 from mitos.node.workload import start_workload
 from mitos.wire.errors import ApiError
@@ -226,7 +227,7 @@ class SnapshotStore:
             async with asyncio.timeout(self._settings.boot_deadline_s):
                 await link.hello()
             progress(f"{name}: warming up")
-            guest = Guest(link, _ended_while_warming)
+            guest = AgentClient(link, _ended_while_warming)
             await _start_kernels(guest, name, warm_up.preload)
             if warm_up.workload is not None:
                 progress(f"{name}: starting {warm_up.workload.command[0]}")
@@ -237,7 +238,7 @@ class SnapshotStore:
         raise AssertionError("unreachable")
 
 
-async def _start_kernels(guest: Guest, name: str, preload: tuple[str, ...]) -> None:
+async def _start_kernels(guest: AgentClient, name: str, preload: tuple[str, ...]) -> None:
     """Starts the kernels; an image without one is fine, unless it preloads modules.
 
     Raises:

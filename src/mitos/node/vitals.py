@@ -13,9 +13,9 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 
+from mitos.agent.client import AgentClient
+from mitos.agent.process import ProcessReading
 from mitos.engine.base import EngineError, Machine, Usage
-from mitos.node.guest import Guest
-from mitos.node.process import ProcessReading
 from mitos.node.sandbox import Sandbox
 from mitos.wire.errors import ApiError
 
@@ -90,15 +90,15 @@ async def measure(sandbox: Sandbox) -> SandboxUsage | None:
     )
 
 
-async def read_processes(guest: Guest) -> list[ProcessInfo]:
+async def read_processes(agent: AgentClient) -> list[ProcessInfo]:
     """The processes of a sandbox, by id, after watching them for 100 ms.
 
     Raises:
         ApiError: the sandbox ended, or does not answer.
     """
-    before = await guest.read_processes()
+    before = await agent.read_processes()
     await asyncio.sleep(WINDOW_S)
-    return _shares(before, await guest.read_processes())
+    return _shares(before, await agent.read_processes())
 
 
 def _shares(before: ProcessReading, now: ProcessReading) -> list[ProcessInfo]:
@@ -123,23 +123,23 @@ def _shares(before: ProcessReading, now: ProcessReading) -> list[ProcessInfo]:
 
 
 async def watch(
-    find_guest: Callable[[], Guest], machine: Machine, *, interval_s: float
+    find_agent: Callable[[], AgentClient], machine: Machine, *, interval_s: float
 ) -> AsyncGenerator[Vitals]:
     """Yields the first sample after 100 ms, then one every `interval_s` seconds, without end.
 
     Args:
-        find_guest: asked anew for each sample; raises once the sandbox is paused or has ended.
+        find_agent: asked anew for each sample; raises once the sandbox is paused or has ended.
         machine: the sandbox's machine.
         interval_s: seconds between two samples.
 
     Raises:
-        ApiError: what `find_guest` raises; or the sandbox ended, or does not answer.
+        ApiError: what `find_agent` raises; or the sandbox ended, or does not answer.
     """
     before, read_at = await _usage(machine), time.monotonic()
     wait_s = WINDOW_S
     while True:
         await asyncio.sleep(wait_s)
-        count = await find_guest().count_processes()
+        count = await find_agent().count_processes()
         now, at = await _usage(machine), time.monotonic()
         spec = machine.spec.resources
         used = (now.cpu_seconds - before.cpu_seconds) / (at - read_at) / spec.vcpu_count

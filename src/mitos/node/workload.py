@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 
 import h11
 
-from mitos.node.command import CommandInfo, ExecRequest
-from mitos.node.guest import Guest
-from mitos.node.tunnel import Tunnel
+from mitos.agent.client import AgentClient
+from mitos.agent.command import CommandInfo, ExecRequest
+from mitos.agent.tunnel import Tunnel
 from mitos.wire.errors import ApiError
 from mitos.wire.workload import ReadyCheck, Workload
 
@@ -30,7 +30,7 @@ SHOWN_OUTPUT_BYTES = 2000
 """How much of what a program that failed said last is in the error."""
 
 
-async def start_workload(guest: Guest, workload: Workload) -> None:
+async def start_workload(agent: AgentClient, workload: Workload) -> None:
     """Starts the program and waits until it is ready.
 
     Raises:
@@ -39,62 +39,62 @@ async def start_workload(guest: Guest, workload: Workload) -> None:
     request = ExecRequest(
         argv=workload.command, env=dict(workload.environment), id=COMMAND_ID, keep=True
     )
-    async with guest.exec(request):
+    async with agent.exec(request):
         pass
     if workload.ready is None:
-        await _wait(guest, workload.wait_s)
+        await _wait(agent, workload.wait_s)
     else:
-        await _wait_until_ready(guest, workload.ready)
+        await _wait_until_ready(agent, workload.ready)
 
 
-async def _wait(guest: Guest, wait_s: float) -> None:
+async def _wait(agent: AgentClient, wait_s: float) -> None:
     """A program that serves no HTTP is ready when it has not failed in that time."""
     deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline:
-        if await _has_ended_well(guest):
+        if await _has_ended_well(agent):
             return
         await asyncio.sleep(ASK_AGAIN_S)
 
 
-async def _wait_until_ready(guest: Guest, ready: ReadyCheck) -> None:
+async def _wait_until_ready(agent: AgentClient, ready: ReadyCheck) -> None:
     answer = "nothing yet"
     deadline = time.monotonic() + ready.timeout_s
     while time.monotonic() < deadline:
-        answer = await _ask(guest, ready)
+        answer = await _ask(agent, ready)
         if answer == str(ready.expect):
             return
-        await _has_ended_well(guest)
+        await _has_ended_well(agent)
         await asyncio.sleep(ASK_AGAIN_S)
     raise _failed(
         f"GET {ready.path} on port {ready.port} was not answered with {ready.expect} within"
         f" {ready.timeout_s} s, but with: {answer}",
-        await _last_output(guest),
+        await _last_output(agent),
     )
 
 
-async def _has_ended_well(guest: Guest) -> bool:
+async def _has_ended_well(agent: AgentClient) -> bool:
     """True for a program that ended with 0, as one does that goes on in the background.
 
     Raises:
         ApiError: `build_failed` for one that ended otherwise.
     """
-    command = await _command(guest)
+    command = await _command(agent)
     if command is None or command.exit is None:
         return False
     if command.exit.exit_code == 0:
         return True
     reason = command.exit.error or f"the workload ended with exit code {command.exit.exit_code}"
-    raise _failed(reason, await _last_output(guest))
+    raise _failed(reason, await _last_output(agent))
 
 
-async def _command(guest: Guest) -> CommandInfo | None:
-    return next((each for each in await guest.list_commands() if each.id == COMMAND_ID), None)
+async def _command(agent: AgentClient) -> CommandInfo | None:
+    return next((each for each in await agent.list_commands() if each.id == COMMAND_ID), None)
 
 
-async def _ask(guest: Guest, ready: ReadyCheck) -> str:
+async def _ask(agent: AgentClient, ready: ReadyCheck) -> str:
     """The status of one answer, or why there is none."""
     try:
-        async with asyncio.timeout(ASK_DEADLINE_S), guest.dial(ready.port) as tunnel:
+        async with asyncio.timeout(ASK_DEADLINE_S), agent.dial(ready.port) as tunnel:
             return str(await _status(tunnel, ready))
     except TimeoutError:
         return f"no answer within {ASK_DEADLINE_S:.0f} s"
@@ -115,16 +115,16 @@ async def _status(tunnel: Tunnel, ready: ReadyCheck) -> int:
     return event.status_code
 
 
-async def _last_output(guest: Guest) -> str:
+async def _last_output(agent: AgentClient) -> str:
     """The end of what the program said so far."""
-    command = await _command(guest)
+    command = await _command(agent)
     if command is None:
         return ""
     said = bytearray()
     wanted = max(command.output_start, command.output_end - SHOWN_OUTPUT_BYTES)
     try:
         async with asyncio.timeout(OUTPUT_DEADLINE_S):
-            async for piece in _outputs(guest, wanted):
+            async for piece in _outputs(agent, wanted):
                 said += piece
                 if len(said) >= command.output_end - wanted:
                     break
@@ -133,8 +133,8 @@ async def _last_output(guest: Guest) -> str:
     return said.decode("utf-8", "replace").strip()
 
 
-async def _outputs(guest: Guest, offset: int) -> AsyncIterator[bytes]:
-    async with guest.attach(COMMAND_ID, offset) as command:
+async def _outputs(agent: AgentClient, offset: int) -> AsyncIterator[bytes]:
+    async with agent.attach(COMMAND_ID, offset) as command:
         async for output in command:
             yield output.data
 

@@ -9,7 +9,7 @@ import dataclasses
 import secrets
 from collections.abc import Mapping
 
-from mitos.node.command import Command, CommandInfo, ExecRequest
+from mitos.agent.command import Command, CommandInfo, ExecRequest
 from mitos.wire.errors import ApiError
 from mitos.wire.ids import ID_PATTERN, is_valid_id
 

@@ -18,8 +18,8 @@ import h11
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from mitos.agent.tunnel import Tunnel
 from mitos.node.node import Node
-from mitos.node.tunnel import Tunnel
 from mitos.server.tunnel_websocket import carry_websocket
 from mitos.wire.errors import ApiError, ConnectCode
 
@@ -78,7 +78,7 @@ class Exposure:
                 or what the port said is no HTTP.
         """
         with self._slot(target.sandbox_id):
-            async with self._node.guest(target.sandbox_id).dial(target.port) as tunnel:
+            async with self._node.agent(target.sandbox_id).dial(target.port) as tunnel:
                 headers = list(_request_headers(scope))
                 if scope["type"] == "websocket":
                     await carry_websocket(scope, receive, send, tunnel, target.path, headers)

@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 from collections import defaultdict
 
+from mitos.agent.tunnel import Tunnel
 from mitos.node.node import Node
-from mitos.node.tunnel import Tunnel
 from mitos.wire.errors import ApiError
 
 __all__ = ["Forwards"]
@@ -40,7 +40,7 @@ class Forwards:
         """
         if not 1 <= port <= 65_535:
             raise ApiError("invalid_input", "guest_port must be from 1 to 65535")
-        self._node.guest(sandbox_id)
+        self._node.agent(sandbox_id)
         listeners = self._listeners[sandbox_id]
         if len(listeners) >= MAX_FORWARDS:
             raise ApiError(
@@ -73,7 +73,7 @@ class Forwards:
     ) -> None:
         """One accepted connection; it is closed when the port cannot be reached."""
         with contextlib.closing(writer), contextlib.suppress(ApiError, ConnectionError):
-            async with self._node.guest(sandbox_id).dial(port) as tunnel:
+            async with self._node.agent(sandbox_id).dial(port) as tunnel:
                 feeder = asyncio.create_task(_feed(tunnel, reader), name="forward-in")
                 try:
                     while data := await tunnel.read():

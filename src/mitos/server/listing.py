@@ -12,7 +12,7 @@ import binascii
 import fnmatch
 from collections.abc import Callable, Sequence
 
-from mitos.node.file import FileEntry
+from mitos.agent.file import FileEntry
 from mitos.wire.errors import ApiError
 
 __all__ = ["page"]

@@ -9,9 +9,9 @@ from typing import Literal
 
 from protobuf import Oneof
 
+from mitos.agent.command import Command, CommandExit
+from mitos.agent.file import FileEntry
 from mitos.node import vitals
-from mitos.node.command import Command, CommandExit
-from mitos.node.file import FileEntry
 from mitos.wire._generated.sandbox.v1 import sandbox_pb as pb
 from mitos.wire.link import Channel, KernelEvent, KernelEventKind
 

@@ -19,7 +19,7 @@ from protobuf import Oneof
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from mitos.node.command import Command
+from mitos.agent.command import Command
 from mitos.node.node import Node
 from mitos.server.auth import authorize
 from mitos.server.codec import LenientJsonCodec
@@ -192,7 +192,7 @@ async def _serve(
             sandbox_id = websocket.query_params.get("sandbox") or ""
             if not is_valid_id(sandbox_id):
                 raise ApiError("invalid_input", "the parameter 'sandbox' is missing or no id")
-            guest = slot.enter_context(node.stream(sandbox_id))
+            agent = slot.enter_context(node.stream(sandbox_id))
         except ApiError as exc:
             await _refuse(websocket, dialect, exc)
             return
@@ -201,7 +201,7 @@ async def _serve(
             async with asyncio.timeout(OPEN_DEADLINE_S):
                 opened = await dialect.open(websocket)
             wanted = runtime.exec_request(opened, sandbox_id, stdin=True)
-            async with guest.exec(wanted) as command:
+            async with agent.exec(wanted) as command:
                 await _session(websocket, dialect, command)
         except WebSocketDisconnect:
             pass

@@ -248,14 +248,14 @@ async def _terminate(call: _Call) -> object:
 
 
 async def _list_commands(call: _Call) -> object:
-    found = await call.node.guest(call.path_id("sandbox")).list_commands()
+    found = await call.node.agent(call.path_id("sandbox")).list_commands()
     return {"commands": [command_body(each) for each in found]}
 
 
 async def _end_command(call: _Call) -> object:
-    guest = call.node.guest(call.path_id("sandbox"))
+    agent = call.node.agent(call.path_id("sandbox"))
     command_id = checked_command_id(call.path_text("command"))
-    await guest.end_command(command_id)
+    await agent.end_command(command_id)
     return {"status": "ended", "id": command_id}
 
 

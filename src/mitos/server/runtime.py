@@ -15,12 +15,13 @@ from connectrpc.errors import ConnectError
 from connectrpc.request import RequestContext
 from protobuf import Oneof
 
-from mitos.node import tar, vitals
-from mitos.node.command import Command, ExecRequest, Terminal
-from mitos.node.file import ChangeKind
-from mitos.node.guest import Guest
+from mitos.agent.client import AgentClient
+from mitos.agent.command import Command, ExecRequest, Terminal
+from mitos.agent.file import ChangeKind
+from mitos.agent.transfer import download, tar, upload
+from mitos.agent.tunnel import Tunnel
+from mitos.node import vitals
 from mitos.node.node import Node, check_timeout
-from mitos.node.tunnel import Tunnel
 from mitos.server import lineage, listing, stream
 from mitos.server.command import CommandCall
 from mitos.server.errors import connect_error, internal_error
@@ -66,12 +67,12 @@ class RuntimeService(Sandbox):
         self, request: pb.ExecStreamRequest, ctx: _Context, /
     ) -> AsyncGenerator[pb.ExecResponse]:
         """Runs a command without input; output as it comes, then its exit."""
-        with self._stream(ctx) as (sandbox_id, guest):
+        with self._stream(ctx) as (sandbox_id, agent):
             call = CommandCall.of(ctx.request_headers)
             if call.attaches:
-                opened = guest.attach(call.id, call.offset)
+                opened = agent.attach(call.id, call.offset)
             else:
-                opened = guest.exec(call.name(self.exec_request(request, sandbox_id, stdin=False)))
+                opened = agent.exec(call.name(self.exec_request(request, sandbox_id, stdin=False)))
             async with opened as command, aclosing(exec_messages(command)) as messages:
                 ctx.response_headers.update(call.answer(command))
                 if call.is_kept:
@@ -83,13 +84,13 @@ class RuntimeService(Sandbox):
         self, request: AsyncIterator[pb.ExecRequest], ctx: _Context, /
     ) -> AsyncGenerator[pb.ExecResponse]:
         """Runs a command with input, on a terminal if asked."""
-        with self._stream(ctx) as (sandbox_id, guest):
+        with self._stream(ctx) as (sandbox_id, agent):
             opened = await stream.first(request, "open")
             call = CommandCall.of(ctx.request_headers)
             call.refuse_attach()
             wanted = call.name(self.exec_request(opened, sandbox_id, stdin=True))
             async with (
-                guest.exec(wanted) as command,
+                agent.exec(wanted) as command,
                 aclosing(exec_messages(command)) as answers,
                 aclosing(stream.together(answers, _feed(command, request))) as messages,
             ):
@@ -103,8 +104,8 @@ class RuntimeService(Sandbox):
         self, request: pb.ReadFileRequest, ctx: _Context, /
     ) -> AsyncGenerator[pb.Chunk]:
         """The file's content; the last message has `eof`."""
-        with self._guest(ctx) as guest:
-            async with aclosing(file_chunks(guest.read_file(request.path))) as messages:
+        with self._agent(ctx) as agent:
+            async with aclosing(file_chunks(agent.read_file(request.path))) as messages:
                 async for message in messages:
                     yield message
 
@@ -112,16 +113,16 @@ class RuntimeService(Sandbox):
         self, request: AsyncIterator[pb.WriteFileRequest], ctx: _Context, /
     ) -> pb.WriteFileResult:
         """Replaces a file in one step once all of it has come."""
-        with self._guest(ctx) as guest:
+        with self._agent(ctx) as agent:
             opened = await stream.first(request, "open")
-            written = await guest.write_file(opened.path, _contents(request), mode=opened.mode)
+            written = await agent.write_file(opened.path, _contents(request), mode=opened.mode)
             return pb.WriteFileResult(bytes_written=written)
 
     async def list(self, request: pb.ListRequest, ctx: _Context, /) -> pb.ListResponse:
         """The entries of a directory, or the one of a file."""
-        with self._guest(ctx) as guest:
+        with self._agent(ctx) as agent:
             entries, token = listing.page(
-                await guest.list_directory(request.parent),
+                await agent.list_directory(request.parent),
                 size=request.page_size,
                 token=request.page_token,
                 wanted=request.filter,
@@ -131,17 +132,17 @@ class RuntimeService(Sandbox):
 
     async def stat(self, request: pb.StatRequest, ctx: _Context, /) -> pb.FileInfo:
         """What is at a path, links not followed."""
-        with self._guest(ctx) as guest:
-            return file_info(await guest.stat(request.path))
+        with self._agent(ctx) as agent:
+            return file_info(await agent.stat(request.path))
 
     async def archive(
         self, request: pb.ArchiveRequest, ctx: _Context, /
     ) -> AsyncGenerator[pb.Chunk]:
         """A tree of `/workspace` as tar; the last message has `eof`."""
-        with self._guest(ctx) as guest:
+        with self._agent(ctx) as agent:
             if request.direction != pb.ArchiveRequest.Direction.DOWNLOAD:
                 raise ApiError("invalid_input", "the direction of Archive must be DOWNLOAD")
-            content = tar.archive(guest, tar.workspace_path(request.path))
+            content = download.archive(agent, tar.workspace_path(request.path))
             async with aclosing(file_chunks(content)) as messages:
                 async for message in messages:
                     yield message
@@ -150,10 +151,10 @@ class RuntimeService(Sandbox):
         self, request: AsyncIterator[pb.UploadRequest], ctx: _Context, /
     ) -> pb.UploadResult:
         """Unpacks a tar below a folder of `/workspace`."""
-        with self._guest(ctx) as guest:
+        with self._agent(ctx) as agent:
             opened = await stream.first(request, "open")
             dest = tar.workspace_path(opened.dest)
-            written = await tar.upload(guest, dest, _tar_chunks(request))
+            written = await upload.upload(agent, dest, _tar_chunks(request))
             return pb.UploadResult(bytes_written=written)
 
     async def watch(self, request: pb.WatchRequest, ctx: _Context, /) -> AsyncGenerator[pb.FsEvent]:
@@ -163,9 +164,9 @@ class RuntimeService(Sandbox):
         nothing is missed.
         """
         ready = bool(ctx.request_headers.get("x-mitos-watch-ready"))
-        with self._guest(ctx) as guest:
+        with self._agent(ctx) as agent:
             path = tar.workspace_path(request.path)
-            async with aclosing(guest.watch(path, recursive=request.recursive)) as changes:
+            async with aclosing(agent.watch(path, recursive=request.recursive)) as changes:
                 async for change in changes:
                     if ready or change.kind is not ChangeKind.READY:
                         yield pb.FsEvent(
@@ -176,26 +177,26 @@ class RuntimeService(Sandbox):
 
     async def mkdir(self, request: pb.MkdirRequest, ctx: _Context, /) -> pb.MkdirResponse:
         """Makes a directory and its parents."""
-        with self._guest(ctx) as guest:
-            await guest.make_directory(request.path)
+        with self._agent(ctx) as agent:
+            await agent.make_directory(request.path)
             return pb.MkdirResponse()
 
     async def remove(self, request: pb.RemoveRequest, ctx: _Context, /) -> pb.RemoveResponse:
         """Removes a file or tree; published clients cannot ask for less."""
-        with self._guest(ctx) as guest:
-            await guest.remove(request.path)
+        with self._agent(ctx) as agent:
+            await agent.remove(request.path)
             return pb.RemoveResponse()
 
     async def processes(self, _request: pb.ProcessesRequest, ctx: _Context, /) -> pb.ProcessList:
         """What runs in the sandbox, with shares of CPU over 100 ms."""
-        with self._guest(ctx) as guest:
-            found = await vitals.read_processes(guest)
+        with self._agent(ctx) as agent:
+            found = await vitals.read_processes(agent)
             return pb.ProcessList(processes=[process_info(each) for each in found])
 
     async def signal(self, request: pb.SignalRequest, ctx: _Context, /) -> pb.SignalResponse:
         """Signals one process; never the agent."""
-        with self._guest(ctx) as guest:
-            await guest.signal(request.pid, request.signal)
+        with self._agent(ctx) as agent:
+            await agent.signal(request.pid, request.signal)
             return pb.SignalResponse()
 
     async def vitals(
@@ -233,10 +234,10 @@ class RuntimeService(Sandbox):
         self, request: AsyncIterator[pb.Frame], ctx: _Context, /
     ) -> AsyncGenerator[pb.Frame]:
         """Bytes to and from a port of the sandbox; ends when the port has said all it had to."""
-        with self._stream(ctx) as (_, guest):
+        with self._stream(ctx) as (_, agent):
             opened = await stream.first(request, "open")
             async with (
-                guest.dial(opened.port) as tunnel,
+                agent.dial(opened.port) as tunnel,
                 aclosing(_tunnel_frames(tunnel)) as answers,
                 aclosing(stream.together(answers, _feed_tunnel(tunnel, request))) as frames,
             ):
@@ -247,8 +248,8 @@ class RuntimeService(Sandbox):
         self, request: pb.RunCodeStreamRequest, ctx: _Context, /
     ) -> AsyncGenerator[pb.RunCodeResponse]:
         """Runs a cell in the sandbox's kernel."""
-        with self._stream(ctx) as (sandbox_id, guest):
-            async with aclosing(self._run_code(guest, request, sandbox_id)) as messages:
+        with self._stream(ctx) as (sandbox_id, agent):
+            async with aclosing(self._run_code(agent, request, sandbox_id)) as messages:
                 async for message in messages:
                     yield message
 
@@ -256,23 +257,23 @@ class RuntimeService(Sandbox):
         self, request: AsyncIterator[pb.RunCodeRequest], ctx: _Context, /
     ) -> AsyncGenerator[pb.RunCodeResponse]:
         """The same; a cell has no input, so what follows `open` is dropped."""
-        with self._stream(ctx) as (sandbox_id, guest):
+        with self._stream(ctx) as (sandbox_id, agent):
             opened = await stream.first(request, "open")
             async with (
-                aclosing(self._run_code(guest, opened, sandbox_id)) as answers,
+                aclosing(self._run_code(agent, opened, sandbox_id)) as answers,
                 aclosing(stream.together(answers, stream.drop(request))) as messages,
             ):
                 async for message in messages:
                     yield message
 
     async def _run_code(
-        self, guest: Guest, request: pb.RunCodeOpen | pb.RunCodeStreamRequest, sandbox_id: str
+        self, agent: AgentClient, request: pb.RunCodeOpen | pb.RunCodeStreamRequest, sandbox_id: str
     ) -> AsyncGenerator[pb.RunCodeResponse]:
         timeout_s = self._timeout(
             request.timeout_seconds, self._settings.default_code_timeout_s, sandbox_id
         )
         language = request.language or "python"
-        async with guest.run_code(request.code, language=language, timeout_s=timeout_s) as events:
+        async with agent.run_code(request.code, language=language, timeout_s=timeout_s) as events:
             async for event in events:
                 for message in code_messages(event):
                     yield message
@@ -305,16 +306,16 @@ class RuntimeService(Sandbox):
         return requested_s if requested_s > 0 else default_s
 
     @contextlib.contextmanager
-    def _guest(self, ctx: _Context) -> Iterator[Guest]:
+    def _agent(self, ctx: _Context) -> Iterator[AgentClient]:
         with _connect_errors():
-            yield self._node.guest(self._sandbox_id(ctx))
+            yield self._node.agent(self._sandbox_id(ctx))
 
     @contextlib.contextmanager
-    def _stream(self, ctx: _Context) -> Iterator[tuple[str, Guest]]:
+    def _stream(self, ctx: _Context) -> Iterator[tuple[str, AgentClient]]:
         with _connect_errors():
             sandbox_id = self._sandbox_id(ctx)
-            with self._node.stream(sandbox_id) as guest:
-                yield sandbox_id, guest
+            with self._node.stream(sandbox_id) as agent:
+                yield sandbox_id, agent
 
     def _sandbox_id(self, ctx: _Context) -> str:
         sandbox_id = ctx.request_headers.get("x-sandbox-id") or ""

@@ -20,7 +20,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import ProtocolError
 
-from mitos.node.tunnel import Tunnel
+from mitos.agent.tunnel import Tunnel
 from mitos.wire.errors import ApiError, ConnectCode
 
 __all__ = ["carry_websocket"]

@@ -1,7 +1,7 @@
 """The guest link's codec: bytes in, frames out, no sockets and no time.
 
-One definition of `spec/guest-link.md` for the Python side. `node/link.py` moves the bytes and keeps
-the streams; `guest/link.c` is the other end. Everything here raises `LinkError` on bytes the
+One definition of `spec/guest-link.md` for the Python side. `agent/link.py` moves the bytes and
+keeps the streams; `guest/link.c` is the other end. Everything here raises `LinkError` on bytes the
 document does not allow: they come from a guest and are hostile.
 
     header: length u32 | stream u32 | type u8 | channel u8 | zero u16   (big-endian), then the

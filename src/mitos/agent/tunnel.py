@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mitos.node.answer import check
-from mitos.node.link import Closed, LinkStream
+from mitos.agent.answer import check
+from mitos.agent.stream import Closed, LinkStream
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.link import Control, Fields, Status, Tag
 

@@ -1,6 +1,6 @@
 """The operations of one sandbox's agent, as calls: run a command, read a file, run a cell.
 
-Each method opens a stream of the guest link (`node/link.py`), builds its fields, and folds the
+Each method opens a stream of the guest link (`agent/link.py`), builds its fields, and folds the
 answer. What goes wrong comes out as `ApiError` with a code of the catalogue; nothing here knows
 HTTP.
 """
@@ -19,8 +19,8 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
-from mitos.node.answer import check, check_identified, signal_error
-from mitos.node.command import (
+from mitos.agent.answer import check, check_identified, signal_error
+from mitos.agent.command import (
     Command,
     CommandInfo,
     ExecRequest,
@@ -29,11 +29,12 @@ from mitos.node.command import (
     milliseconds,
     unknown_command,
 )
-from mitos.node.file import Change, FileEntry
-from mitos.node.identity import Identity
-from mitos.node.link import Link, LinkLostError, LinkStream
-from mitos.node.process import MAX_INT32, ProcessReading
-from mitos.node.tunnel import Tunnel
+from mitos.agent.file import Change, FileEntry
+from mitos.agent.identity import Identity
+from mitos.agent.link import Link
+from mitos.agent.process import MAX_INT32, ProcessReading
+from mitos.agent.stream import LinkLostError, LinkStream
+from mitos.agent.tunnel import Tunnel
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.link import (
     PAYLOAD_LIMIT,
@@ -51,7 +52,7 @@ from mitos.wire.link import (
 
 _T = TypeVar("_T")
 
-__all__ = ["NO_KERNEL_EXIT_CODE", "Guest", "LinkSource"]
+__all__ = ["NO_KERNEL_EXIT_CODE", "AgentClient", "LinkSource"]
 
 NO_KERNEL_EXIT_CODE = 127
 
@@ -79,7 +80,7 @@ class LinkSource(Protocol):
         ...
 
 
-class Guest:
+class AgentClient:
     """A client of one agent. Any number of calls may run at the same time.
 
     Args:

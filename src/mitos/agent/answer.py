@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from mitos.node.link import Closed
+from mitos.agent.stream import Closed
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.link import Fields, Status, Tag
 

@@ -9,7 +9,7 @@ import errno
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mitos.node.link import Closed, LinkStream
+from mitos.agent.stream import Closed, LinkStream
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.link import Channel, Control, Fields, LinkError, Status, Tag
 

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from mitos.agent import link as link_module
+from mitos.agent.link import Link
+from mitos.agent.stream import LinkLostError
 from mitos.engine.fake.pipe import PipeEnd, pipe
-from mitos.node import link as link_module
-from mitos.node.link import Link, LinkLostError
 from mitos.wire.link import (
     INITIAL_CREDIT,
     VERSION,

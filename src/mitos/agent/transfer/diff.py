@@ -15,8 +15,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mitos.node.command import Command, ExecRequest
-from mitos.node.guest import Guest
+from mitos.agent.client import AgentClient
+from mitos.agent.command import Command, ExecRequest
 from mitos.wire.errors import ApiError
 from mitos.wire.link import Channel
 
@@ -65,7 +65,7 @@ class _Entry:
         return self.is_file and self.times != other.times and not self.differs(other)
 
 
-async def compare(one: Guest, other: Guest) -> FileDiff:
+async def compare(one: AgentClient, other: AgentClient) -> FileDiff:
     """What `other` has changed, seen from `one`.
 
     Raises:
@@ -86,8 +86,8 @@ async def compare(one: Guest, other: Guest) -> FileDiff:
     )
 
 
-async def _tree(guest: Guest) -> dict[str, _Entry]:
-    fields = (await _output(guest, _FIND, b"", LIST_TIMEOUT_S)).split("\0")
+async def _tree(agent: AgentClient) -> dict[str, _Entry]:
+    fields = (await _output(agent, _FIND, b"", LIST_TIMEOUT_S)).split("\0")
     return {
         path: _Entry(kind, extent, times)
         for path, kind, extent, times in zip(
@@ -97,18 +97,18 @@ async def _tree(guest: Guest) -> dict[str, _Entry]:
     }
 
 
-async def _hashes(guest: Guest, paths: Sequence[str]) -> dict[str, str]:
+async def _hashes(agent: AgentClient, paths: Sequence[str]) -> dict[str, str]:
     names = "\0".join(paths).encode("utf-8", "surrogateescape")
-    lines = (await _output(guest, _HASH, names, HASH_TIMEOUT_S)).split("\0")
+    lines = (await _output(agent, _HASH, names, HASH_TIMEOUT_S)).split("\0")
     # A line is 64 digits, two spaces, the name.
     return {line[66:]: line[:64] for line in lines if line}
 
 
-async def _output(guest: Guest, argv: Sequence[str], given: bytes, timeout_s: float) -> str:
+async def _output(agent: AgentClient, argv: Sequence[str], given: bytes, timeout_s: float) -> str:
     """What a program prints; paths it could not read are left out."""
     printed = bytearray()
     request = ExecRequest(argv, cwd="/", timeout_s=timeout_s, stdin=True)
-    async with guest.exec(request) as command:
+    async with agent.exec(request) as command:
         feeder = asyncio.create_task(_feed(command, given), name="diff-feeder")
         try:
             async for output in command:

@@ -6,7 +6,7 @@ import enum
 import stat
 from dataclasses import dataclass
 
-from mitos.node.answer import shown
+from mitos.agent.answer import shown
 from mitos.wire.link import Fields, LinkError, Tag
 
 __all__ = ["Change", "ChangeKind", "FileEntry"]

@@ -10,9 +10,9 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from mitos.node.guest import Guest
-from mitos.node.link import Link
-from mitos.node.tunnel import Tunnel
+from mitos.agent.client import AgentClient
+from mitos.agent.link import Link
+from mitos.agent.tunnel import Tunnel
 from mitos.wire.errors import ApiError
 
 __all__ = ["serve_connections"]
@@ -37,7 +37,7 @@ async def serve_connections(
         waiting: streams that wait for the next connection: enough for a burst.
         at_once: connections at the same time; more wait in the listener's queue.
     """
-    guest = Guest(link, _ended)
+    agent = AgentClient(link, _ended)
     door, slots = asyncio.Semaphore(waiting), asyncio.Semaphore(at_once)
     with contextlib.suppress(ExceptionGroup):
         async with asyncio.TaskGroup() as group:
@@ -45,7 +45,7 @@ async def serve_connections(
             while True:
                 await slots.acquire()
                 await door.acquire()
-                group.create_task(_serve_one(guest, port, handler, door, slots), name=name)
+                group.create_task(_serve_one(agent, port, handler, door, slots), name=name)
 
 
 async def _end_with(link: Link) -> None:
@@ -55,7 +55,7 @@ async def _end_with(link: Link) -> None:
 
 
 async def _serve_one(
-    guest: Guest,
+    agent: AgentClient,
     port: int | None,
     handler: _Handler,
     door: asyncio.Semaphore,
@@ -64,7 +64,7 @@ async def _serve_one(
     try:
         is_waiting = True
         try:
-            async with guest.accept(port) as tunnel:
+            async with agent.accept(port) as tunnel:
                 await tunnel.accepted()
                 door.release()
                 is_waiting = False
