@@ -16,6 +16,7 @@ from types import TracebackType
 
 from mitos.engine.base import MachineSpec, Resources
 from mitos.engine.gvisor.bundle import configure
+from mitos.host.rootfs import RootFilesystem, RootKind
 
 __all__ = ["RunscCommandLine"]
 
@@ -34,9 +35,8 @@ class RunscCommandLine:
     def __init__(self, runsc: Path, rootfs: Path, guest: Path) -> None:
         self._runsc = runsc
         self._work = Path(tempfile.mkdtemp(prefix="mitos-bench-", dir="/dev/shm"))
-        self._config = configure(
-            MachineSpec(rootfs=rootfs, guest=guest, resources=Resources()), cgroup="mitos-bench"
-        )
+        root = RootFilesystem(RootKind.FOLDER, rootfs)
+        self._config = configure(MachineSpec(root, guest, Resources()), cgroup="mitos-bench")
         process = self._config["process"]
         assert isinstance(process, dict)
         process["args"] = ["/bin/sleep", "infinity"]

@@ -12,6 +12,7 @@ import pytest
 
 from mitos.engine.base import Engine, Machine, MachineSpec, Resources
 from mitos.engine.gvisor import GvisorEngine, GvisorSettings
+from mitos.host.rootfs import RootFilesystem, RootKind
 from mitos.images import guest
 from tests.contract.guest import Client, connected
 from tests.engine.gvisor.place import Leftovers
@@ -75,7 +76,9 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     await engine.start()
     if isinstance(engine, GvisorEngine):
         leftovers = Leftovers(tmp_path / "state", engine.control_group)
-    spec = MachineSpec(*folders, Resources(vcpu_count=1, memory_mib=256, process_limit=256))
+    rootfs = RootFilesystem(RootKind.FOLDER, folders[0])
+    resources = Resources(vcpu_count=1, memory_mib=256, process_limit=256)
+    spec = MachineSpec(rootfs, folders[1], resources)
     try:
         async with AsyncExitStack() as exits:
             yield Subject(engine, spec, tmp_path / "snapshots", leftovers, exits, itertools.count())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import shutil
 
 import pytest
 
-from mitos.engine.base import EngineError, MachineEnd, Resources, Snapshot
+from mitos.engine.base import EngineError, EngineFault, MachineEnd, Resources, Snapshot
+from mitos.host.rootfs import RootFilesystem, RootKind
 from tests.contract.conftest import Subject
 from tests.contract.guest import Client
 
@@ -22,6 +24,31 @@ async def test_an_engine_that_started_says_it_is_usable(subject: Subject) -> Non
     assert probe.engine == subject.engine.name
     assert all(check.remediation for check in probe.checks if not check.passed)
     assert subject.engine.snapshot_format.startswith(subject.engine.name)
+
+
+async def test_an_engine_says_what_it_boots_and_what_is_different(subject: Subject) -> None:
+    facts = subject.engine.facts
+
+    assert subject.spec.rootfs.kind in facts.root_kinds
+    assert facts.title
+    assert facts.summary
+    assert all(sentence.endswith(".") for sentence in facts.differences)
+
+
+async def test_a_root_filesystem_of_another_kind_is_refused_with_what_to_do(
+    subject: Subject,
+) -> None:
+    path, known = subject.spec.rootfs.path, subject.engine.facts.root_kinds
+    others = [RootFilesystem(kind, path) for kind in RootKind if kind not in known]
+
+    for rootfs in others:
+        spec = dataclasses.replace(subject.spec, rootfs=rootfs)
+        for attempt in (subject.engine.boot, subject.engine.prepare):
+            with pytest.raises(EngineError, match=str(path)) as caught:
+                await attempt(spec)
+            assert caught.value.fault is EngineFault.UNSUPPORTED
+            assert known[0].value in caught.value.remediation
+    _assert_nothing_left(subject)
 
 
 async def test_a_booted_machine_answers(subject: Subject) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -223,3 +225,26 @@ async def test_a_child_of_an_ended_parent_takes_its_id(node: Node, engine: FakeE
     assert ["one"] == [record.id for record in node.list_sandboxes()]
     assert "one\n" == await output(node, "one", "hostname")
     assert 1 == len(engine.machines)
+
+
+async def test_a_home_from_before_root_filesystems_had_kinds_opens(
+    node: Node, start_node: StartNode
+) -> None:
+    await node.create("python", "one")
+    await output(node, "one", "echo kept > /workspace/f")
+    made = await node.checkpoint("one", "before")
+    await node.hibernate("one")
+    await node.close()
+    with closing(sqlite3.connect(node.settings.home / "state.db")) as database, database:
+        for table in ("template", "hibernated", "checkpoint"):
+            without = "json_remove(body, '$.rootfs_kind', '$.spec.rootfs_kind')"
+            written = "body LIKE '%\"rootfs_kind\"%'"
+            changed = database.execute(f"UPDATE {table} SET body = {without} WHERE {written}")
+            assert changed.rowcount == 1
+
+    later = await start_node()
+
+    assert ["python"] == [record.id for record in later.templates.records()]
+    assert "kept\n" == await output(later, "one", "cat /workspace/f")
+    await later.restore("one", made.id)
+    assert "kept\n" == await output(later, "one", "cat /workspace/f")

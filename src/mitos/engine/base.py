@@ -2,7 +2,7 @@
 
 An engine turns a root filesystem into running machines and running machines into snapshots. It
 knows no templates, no deadlines and no users: `node` decides what to boot, fork and end. Each
-engine is a folder beside this file (`gvisor`, `fake`), and is done when it passes
+engine is a folder beside this file, found by `select`, and is done when it passes
 `tests/contract/test_engine.py`.
 
 Lifecycle of a machine:
@@ -21,6 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from mitos.engine.facts import Facts
+from mitos.host.rootfs import RootFilesystem
+
 __all__ = [
     "Blank",
     "ByteStream",
@@ -35,6 +38,7 @@ __all__ = [
     "Resources",
     "Snapshot",
     "Usage",
+    "require_bootable",
 ]
 
 
@@ -42,6 +46,7 @@ class EngineFault(enum.Enum):
     """Why an engine could not do what it was asked."""
 
     UNAVAILABLE = "unavailable"  # the engine cannot run on this machine: missing or too old
+    UNSUPPORTED = "unsupported"  # the engine cannot do it on any machine
     NO_SPACE = "no_space"  # the disk or memory that snapshots live in is full
     TIMED_OUT = "timed_out"  # the engine did not answer in time
     FAILED = "failed"  # anything else the engine reported
@@ -84,13 +89,13 @@ class MachineSpec:
     """What a machine is made of; equal specs are interchangeable as blanks.
 
     Attributes:
-        rootfs: host folder with the root filesystem. Shared and never written to.
+        rootfs: the root filesystem, of a kind in the engine's facts. Shared and never written to.
         guest: host folder mounted read-only at `/opt/mitos`; holds `agent` and `kernels/`.
         resources: limits.
         environment: variables of PID 1, inherited by everything inside.
     """
 
-    rootfs: Path
+    rootfs: RootFilesystem
     guest: Path
     resources: Resources = field(default_factory=Resources)
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -213,6 +218,7 @@ class Engine(Protocol):
     """
 
     name: str
+    facts: Facts
 
     @property
     def snapshot_format(self) -> str:
@@ -236,11 +242,19 @@ class Engine(Protocol):
         ...
 
     async def boot(self, spec: MachineSpec) -> Machine:
-        """Starts a machine cold: PID 1 is `/opt/mitos/agent`."""
+        """Starts a machine cold: PID 1 is `/opt/mitos/agent`.
+
+        Raises:
+            EngineError: `UNSUPPORTED` for a root filesystem of a kind that `facts` does not name.
+        """
         ...
 
     async def prepare(self, spec: MachineSpec) -> Blank:
-        """Makes a blank that can take any snapshot of an equal spec."""
+        """Makes a blank that can take any snapshot of an equal spec.
+
+        Raises:
+            EngineError: `UNSUPPORTED` for a root filesystem of a kind that `facts` does not name.
+        """
         ...
 
     async def checkpoint(self, machine: Machine, directory: Path) -> Snapshot:
@@ -270,3 +284,18 @@ class Engine(Protocol):
     async def destroy(self, item: Machine | Blank) -> None:
         """Ends it and removes its processes, mounts, folders, control groups. Idempotent."""
         ...
+
+
+def require_bootable(spec: MachineSpec, facts: Facts) -> None:
+    """Refuses a root filesystem of a kind that an engine does not boot.
+
+    Raises:
+        EngineError: `UNSUPPORTED`.
+    """
+    if spec.rootfs.kind not in facts.root_kinds:
+        known = " or ".join(kind.value for kind in facts.root_kinds)
+        raise EngineError(
+            f"{facts.title} cannot boot {spec.rootfs.path}: it is a {spec.rootfs.kind.value}",
+            fault=EngineFault.UNSUPPORTED,
+            remediation=f"Give it a root filesystem that is a {known}, or use another engine.",
+        )

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mitos.host import process
+from mitos.host.rootfs import RootFilesystem, RootKind
 from mitos.images import archive, debian, skeleton, tree
 from mitos.images.catalog import ImageCatalog
 from mitos.images.image import (
@@ -41,7 +42,7 @@ from mitos.images.image import (
     ImageBuildError,
 )
 
-__all__ = ["ImageBuildError", "ImageStore", "RootFilesystem"]
+__all__ = ["BuiltImage", "ImageBuildError", "ImageStore"]
 
 _LOCK_POLL_S = 0.1
 _COPY_TIMEOUT_S = 1800.0
@@ -50,16 +51,21 @@ _LOCK_TIMEOUT_S = 4000.0
 
 
 @dataclass(frozen=True, slots=True)
-class RootFilesystem:
-    """A root filesystem that is ready to boot from.
+class BuiltImage:
+    """An image that is ready to boot from.
 
     Attributes:
-        path: the folder. Shared by all sandboxes; nobody writes to it.
+        rootfs: the root filesystem.
         key: the hash of its content.
     """
 
-    path: Path
+    rootfs: RootFilesystem
     key: str
+
+    @property
+    def path(self) -> Path:
+        """Where the root filesystem lies."""
+        return self.rootfs.path
 
 
 class ImageStore:
@@ -78,7 +84,7 @@ class ImageStore:
         self._directory = home / "rootfs"
         self._limits = limits or archive.Limits()
 
-    async def find(self, image: Image) -> RootFilesystem | None:
+    async def find(self, image: Image) -> BuiltImage | None:
         """The image's root filesystem if it has been built, without building it.
 
         Raises:
@@ -86,7 +92,7 @@ class ImageStore:
         """
         return self._recorded(await _recipe(image))
 
-    async def ensure(self, image: Image, progress: Callable[[str], None]) -> RootFilesystem:
+    async def ensure(self, image: Image, progress: Callable[[str], None]) -> BuiltImage:
         """The image's root filesystem, built now unless it exists.
 
         Callers at the same time, in any number of processes, wait for one build.
@@ -100,13 +106,13 @@ class ImageStore:
         """
         return await self._make(image, progress, fresh=False)
 
-    async def rebuild(self, image: Image, progress: Callable[[str], None]) -> RootFilesystem:
+    async def rebuild(self, image: Image, progress: Callable[[str], None]) -> BuiltImage:
         """Builds the image anew, say for Debian's updates; the old one stays for who uses it."""
         return await self._make(image, progress, fresh=True)
 
     async def _make(
         self, image: Image, progress: Callable[[str], None], *, fresh: bool
-    ) -> RootFilesystem:
+    ) -> BuiltImage:
         recipe = await _recipe(image)
         found = None if fresh else self._recorded(recipe)
         if found is not None:
@@ -117,13 +123,13 @@ class ImageStore:
                 found = None if fresh else self._recorded(recipe)
                 return found or await self._build(image, recipe, progress)
 
-    def _recorded(self, recipe: str) -> RootFilesystem | None:
+    def _recorded(self, recipe: str) -> BuiltImage | None:
         try:
             key = json.loads((self._directory / f"{recipe}.json").read_bytes())["key"]
-            path = self._directory / key
+            rootfs = RootFilesystem(RootKind.FOLDER, self._directory / key)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None  # absent, or damaged: building again repairs it
-        return RootFilesystem(path, key) if path.is_dir() else None
+        return BuiltImage(rootfs, key) if rootfs.exists() else None
 
     @contextlib.asynccontextmanager
     async def _locked(
@@ -141,7 +147,7 @@ class ImageStore:
 
     async def _build(
         self, image: Image, recipe: str, progress: Callable[[str], None]
-    ) -> RootFilesystem:
+    ) -> BuiltImage:
         for dead in self._directory.glob(f"building-{recipe}-*"):
             await asyncio.to_thread(shutil.rmtree, dead, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=f"building-{recipe}-", dir=self._directory))
@@ -187,7 +193,7 @@ class ImageStore:
                 await work
             raise
 
-    def _keep(self, image: Image, recipe: str, root: Path, key: str) -> RootFilesystem:
+    def _keep(self, image: Image, recipe: str, root: Path, key: str) -> BuiltImage:
         kept = self._directory / key
         if not kept.is_dir():
             os.sync()  # else a power failure could keep the record and lose files
@@ -196,7 +202,7 @@ class ImageStore:
         draft = root.parent / "record.json"
         draft.write_text(json.dumps(record) + "\n")
         draft.replace(self._directory / f"{recipe}.json")
-        return RootFilesystem(kept, key)
+        return BuiltImage(RootFilesystem(RootKind.FOLDER, kept), key)
 
 
 async def _recipe(image: Image) -> str:

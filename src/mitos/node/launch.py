@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 _CODE_OF_FAULT = {
     EngineFault.UNAVAILABLE: ("internal", ConnectCode.UNAVAILABLE),
+    EngineFault.UNSUPPORTED: ("internal", ConnectCode.UNIMPLEMENTED),
     EngineFault.NO_SPACE: ("quota_exceeded", ConnectCode.RESOURCE_EXHAUSTED),
     EngineFault.TIMED_OUT: ("internal", ConnectCode.UNAVAILABLE),
     EngineFault.FAILED: ("internal", ConnectCode.INTERNAL),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mitos.engine.base import MachineSpec, Resources, Snapshot
+from mitos.host.rootfs import RootFilesystem, RootKind
 from mitos.node.sandbox import Phase, SandboxRecord
 from mitos.wire.network import NetworkPosture
 
@@ -26,7 +27,8 @@ __all__ = ["Bed", "decode_spec", "encode_spec"]
 def encode_spec(spec: MachineSpec) -> dict[str, Any]:
     """A spec as JSON."""
     return {
-        "rootfs": str(spec.rootfs),
+        "rootfs": str(spec.rootfs.path),
+        "rootfs_kind": spec.rootfs.kind.value,
         "guest": str(spec.guest),
         "resources": asdict(spec.resources),
         "environment": dict(spec.environment),
@@ -35,8 +37,9 @@ def encode_spec(spec: MachineSpec) -> dict[str, Any]:
 
 def decode_spec(body: dict[str, Any]) -> MachineSpec:
     """The spec `encode_spec` wrote."""
+    kind = RootKind(body.get("rootfs_kind", RootKind.FOLDER.value))
     return MachineSpec(
-        rootfs=Path(body["rootfs"]),
+        rootfs=RootFilesystem(kind, Path(body["rootfs"])),
         guest=Path(body["guest"]),
         resources=Resources(**body["resources"]),
         environment=body["environment"],
@@ -105,7 +108,7 @@ class Bed:
         usable = (
             kept["format"] == fmt
             and snapshot.directory.is_dir()
-            and snapshot.spec.rootfs.is_dir()
+            and snapshot.spec.rootfs.exists()
             and snapshot.spec.guest.is_dir()
         )
         return record, kept["remaining_s"], snapshot if usable else None

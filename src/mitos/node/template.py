@@ -27,10 +27,11 @@ from mitos.agent.client import AgentClient
 from mitos.agent.link import Link
 from mitos.agent.stream import LinkLostError
 from mitos.engine.base import Engine, EngineError, MachineSpec, Resources, Snapshot
+from mitos.host.rootfs import RootFilesystem, RootKind
 from mitos.images import guest as guest_files
 from mitos.images.catalog import ImageNotFoundError
 from mitos.images.image import Image
-from mitos.images.store import ImageBuildError, ImageStore, RootFilesystem
+from mitos.images.store import BuiltImage, ImageBuildError, ImageStore
 from mitos.node.launch import Launched, destroy, translate
 from mitos.node.settings import NodeSettings
 from mitos.node.workload import start_workload
@@ -101,7 +102,8 @@ class Template:
                 "network": asdict(record.network),
                 "resources": asdict(record.resources),
                 "workload": asdict(record.workload) if record.workload else None,
-                "rootfs": str(self.snapshot.spec.rootfs),
+                "rootfs": str(self.snapshot.spec.rootfs.path),
+                "rootfs_kind": self.snapshot.spec.rootfs.kind.value,
                 "rootfs_key": self.rootfs_key,
                 "preload": self.preload,
             }
@@ -138,22 +140,23 @@ class SnapshotStore:
             ApiError: `not_found` for an unknown image, `build_failed` when a step fails.
         """
         image = self._image(record.id)
-        rootfs = await self._root_filesystem(image, progress)
+        built = await self._built(image, progress)
         warm_up = WarmUp(image.preload, record.workload)
-        snapshot = await self._place(rootfs.path, rootfs.key, record.resources, warm_up)
+        snapshot = await self._place(built.rootfs, built.key, record.resources, warm_up)
         async with self._locks.setdefault(snapshot.directory.name, asyncio.Lock()):
             if not snapshot.directory.is_dir():
                 await self._build(image.name, snapshot, warm_up, progress)
-        return Template(record, snapshot, rootfs.key, image.preload)
+        return Template(record, snapshot, built.key, image.preload)
 
     async def load(self, body: str) -> Template | None:
         """A template of an earlier server, if this engine and agent can use its snapshot."""
         kept = json.loads(body)
         resources = Resources(**kept["resources"])
-        rootfs = Path(kept["rootfs"])
+        kind = RootKind(kept.get("rootfs_kind", RootKind.FOLDER.value))
+        rootfs = RootFilesystem(kind, Path(kept["rootfs"]))
         warm_up = WarmUp(tuple(kept.get("preload", ())), _workload(kept.get("workload")))
         snapshot = await self._place(rootfs, kept["rootfs_key"], resources, warm_up)
-        if not snapshot.directory.is_dir() or not rootfs.is_dir():
+        if not snapshot.directory.is_dir() or not rootfs.exists():
             return None
         record = TemplateRecord(
             id=kept["id"],
@@ -166,7 +169,7 @@ class SnapshotStore:
         return Template(record, snapshot, kept["rootfs_key"], warm_up.preload)
 
     async def _place(
-        self, rootfs: Path, rootfs_key: str, resources: Resources, warm_up: WarmUp
+        self, rootfs: RootFilesystem, rootfs_key: str, resources: Resources, warm_up: WarmUp
     ) -> Snapshot:
         if self._guest is None:
             home = self._settings.home / "guest"
@@ -188,7 +191,7 @@ class SnapshotStore:
                 context={"template": name},
             ) from exc
 
-    async def _root_filesystem(self, image: Image, progress: Progress) -> RootFilesystem:
+    async def _built(self, image: Image, progress: Progress) -> BuiltImage:
         try:
             return await self._images.ensure(image, progress)
         except ImageBuildError as exc:

@@ -11,6 +11,7 @@ import pytest
 
 from mitos.engine.base import MachineSpec, Resources
 from mitos.engine.gvisor import GvisorEngine, GvisorSettings
+from mitos.host.rootfs import RootFilesystem, RootKind
 from mitos.images import guest
 from tests.contract.guest import Client, connected
 from tests.engine.gvisor.place import Leftovers
@@ -56,7 +57,8 @@ def spec(tmp_path: Path) -> MachineSpec:
         pytest.skip(reason)
     (tmp_path / "rootfs").mkdir()
     resources = Resources(vcpu_count=1, memory_mib=128, process_limit=256)
-    return MachineSpec(tmp_path / "rootfs", guest.materialize(tmp_path / "guest"), resources)
+    rootfs = RootFilesystem(RootKind.FOLDER, tmp_path / "rootfs")
+    return MachineSpec(rootfs, guest.materialize(tmp_path / "guest"), resources)
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ from typing import Any
 
 from mitos.engine.base import MachineSpec, Resources
 from mitos.engine.gvisor import bundle
+from mitos.host.rootfs import RootFilesystem, RootKind
 
 
 def _configure(**environment: str) -> Any:
-    spec = MachineSpec(Path("/images/python"), Path("/guest"), Resources(2, 300, 77), environment)
+    rootfs = RootFilesystem(RootKind.FOLDER, Path("/images/python"))
+    spec = MachineSpec(rootfs, Path("/guest"), Resources(2, 300, 77), environment)
     return json.loads(json.dumps(bundle.configure(spec, cgroup="top/box")))
 
 

@@ -205,7 +205,8 @@ async def test_a_blank_that_ended_in_the_pool_is_refused(lab: Lab) -> None:
 
 
 async def test_a_sandbox_that_cannot_be_made_leaves_nothing(lab: Lab) -> None:
-    broken = dataclasses.replace(lab.spec, rootfs=lab.spec.rootfs / "missing")
+    missing = dataclasses.replace(lab.spec.rootfs, path=lab.spec.rootfs.path / "missing")
+    broken = dataclasses.replace(lab.spec, rootfs=missing)
     before = await settled_descriptors()
 
     with pytest.raises(EngineError, match="missing is not a folder"):

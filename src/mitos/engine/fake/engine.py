@@ -21,7 +21,9 @@ from mitos.engine.base import (
     ProbeCheck,
     Snapshot,
     Usage,
+    require_bootable,
 )
+from mitos.engine.fake.facts import FACTS
 from mitos.engine.fake.guest import FakeGuest, GuestState
 from mitos.engine.fake.pipe import PipeEnd, pipe
 
@@ -108,6 +110,7 @@ class FakeEngine:
     """
 
     name = "fake"
+    facts = FACTS
 
     def __init__(self) -> None:
         self.machines: dict[str, FakeMachine] = {}
@@ -139,11 +142,13 @@ class FakeEngine:
     async def boot(self, spec: MachineSpec) -> Machine:
         """Starts an empty guest."""
         self._attempt("boot")
+        require_bootable(spec, self.facts)
         return self._add(spec, GuestState(), is_restored=False)
 
     async def prepare(self, spec: MachineSpec) -> Blank:
         """Makes a blank."""
         self._attempt("prepare")
+        require_bootable(spec, self.facts)
         return FakeBlank(self._new_id(), spec)
 
     async def checkpoint(self, machine: Machine, directory: Path) -> Snapshot:

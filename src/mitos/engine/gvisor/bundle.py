@@ -56,7 +56,7 @@ def configure(spec: MachineSpec, *, cgroup: str) -> dict[str, object]:
     return {
         "ociVersion": "1.0.2",
         "hostname": _HOSTNAME,
-        "root": {"path": str(spec.rootfs), "readonly": False},
+        "root": {"path": str(spec.rootfs.path), "readonly": False},
         "process": _process(spec),
         "mounts": _mounts(spec),
         "linux": {

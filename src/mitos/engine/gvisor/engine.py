@@ -30,10 +30,12 @@ from mitos.engine.base import (
     MachineSpec,
     Probe,
     Snapshot,
+    require_bootable,
 )
 from mitos.engine.gvisor import image, probe, sandbox
 from mitos.engine.gvisor.command import CommandControl
 from mitos.engine.gvisor.control import Control, SocketControl, order_failed
+from mitos.engine.gvisor.facts import FACTS
 from mitos.engine.gvisor.machine import GvisorBlank, GvisorMachine
 from mitos.engine.gvisor.runsc import Runsc
 from mitos.engine.gvisor.sandbox import Place, Sandbox, finish
@@ -49,6 +51,7 @@ class GvisorEngine:
     """Runs machines in gVisor sandboxes."""
 
     name = "gvisor"
+    facts = FACTS
 
     def __init__(self, settings: GvisorSettings) -> None:
         self._settings = settings
@@ -233,6 +236,7 @@ class GvisorEngine:
         """Makes a sandbox and keeps it, unless the block fails: then it is destroyed."""
         if self._place is None:
             raise EngineError("the gVisor engine is not started", fault=EngineFault.UNAVAILABLE)
+        require_bootable(spec, self.facts)
         self._making += 1
         self._none_in_the_making.clear()
         try:

@@ -24,6 +24,7 @@ from mitos.engine.gvisor.settings import GvisorSettings
 from mitos.engine.gvisor.version import Version
 from mitos.host import cgroup, process
 from mitos.host.cgroup import Hierarchy
+from mitos.host.rootfs import RootFilesystem, RootKind
 
 __all__ = ["Findings", "examine", "unavailable"]
 
@@ -135,7 +136,8 @@ async def _check_sandbox(settings: GvisorSettings, hierarchy: Hierarchy) -> Prob
             group=top.name,
         )
         resources = Resources(vcpu_count=1, memory_mib=128, process_limit=256)
-        spec = MachineSpec(top / "rootfs", top / "guest", resources)
+        rootfs = RootFilesystem(RootKind.FOLDER, top / "rootfs")
+        spec = MachineSpec(rootfs, top / "guest", resources)
         try:
             await finish(_make_and_remove(spec, place))
         except EngineError as exc:

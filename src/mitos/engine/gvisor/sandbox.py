@@ -137,7 +137,7 @@ class Sandbox:
 
     @classmethod
     async def _create(cls, sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox:
-        for needed in (spec.rootfs, spec.guest):
+        for needed in (spec.rootfs.path, spec.guest):
             if not needed.is_dir():
                 raise NotADirectoryError(f"{needed} is not a folder")
         folder = place.folder(sandbox_id)

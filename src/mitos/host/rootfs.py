@@ -1,0 +1,43 @@
+"""A root filesystem on this machine's disk: what images are made into and engines boot.
+
+The value lives here, below both, because `images` and `engine` do not know each other: `node` takes
+it from the one and hands it to the other.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["RootFilesystem", "RootKind"]
+
+
+class RootKind(enum.Enum):
+    """How a root filesystem lies on disk. The values are written into saved state."""
+
+    FOLDER = "folder"  # a folder that holds the tree
+    BLOCK_IMAGE = (
+        "block-image"  # a file that holds a disk's content, one filesystem without a table
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RootFilesystem:
+    """A root filesystem. Shared by every machine that boots it; nobody writes to it.
+
+    Attributes:
+        kind: how it lies on disk.
+        path: the folder or the file.
+    """
+
+    kind: RootKind
+    path: Path
+
+    def exists(self) -> bool:
+        """True when there is a folder, or a file, as the kind says."""
+        match self.kind:
+            case RootKind.FOLDER:
+                return self.path.is_dir()
+            case RootKind.BLOCK_IMAGE:
+                return self.path.is_file()
