@@ -350,6 +350,15 @@ async def test_usage_is_plausible(subject: Subject) -> None:
     assert 0 <= usage.cpu_seconds < 60
 
 
+async def test_only_an_engine_that_shares_memory_reports_some(subject: Subject) -> None:
+    child = await subject.fork(await subject.boot())
+
+    usage = await child.machine.usage()
+
+    assert 0 <= usage.shared_bytes <= usage.memory_bytes
+    assert subject.engine.facts.shares_memory or usage.shared_bytes == 0
+
+
 async def test_giving_up_a_checkpoint_leaves_the_machine_usable(subject: Subject) -> None:
     machine = await subject.boot()
     folder = subject.folder()

@@ -125,10 +125,23 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a machine uses now: resident memory in bytes, CPU time in seconds since it began."""
+    """What a machine uses now. An engine leaves at 0 what its machines cannot have.
+
+    Attributes:
+        memory_bytes: resident memory, what it shares included.
+        cpu_seconds: CPU time since it began.
+        shared_bytes: the part of its memory that other machines use as well.
+        balloon_bytes: memory that the host took back from the guest.
+        steal_seconds: time since it began in which it could run and the host ran others.
+        disk_bytes: disk that holds what it changed.
+    """
 
     memory_bytes: int
     cpu_seconds: float
+    shared_bytes: int = 0
+    balloon_bytes: int = 0
+    steal_seconds: float = 0.0
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

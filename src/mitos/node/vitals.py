@@ -2,7 +2,7 @@
 
 Two sources, each for what only it knows. The agent reads the processes (`guest/vitals.c`). The
 engine measures the memory and CPU of the whole sandbox on the host, where its limits are applied:
-the guest's kernel is part of what counts there, and gVisor's own totals of CPU time are zeros.
+the guest's kernel is part of what counts there, and what it says of itself need not be true.
 Shares of CPU are always the difference of two readings.
 """
 
@@ -51,26 +51,47 @@ class Vitals:
     Attributes:
         sampled_at_unix: seconds.
         cpu_percent: share of all its CPUs since the sample before, 0 to 100.
+        steal_percent: share of all its CPUs that the host withheld since then, 0 to 100.
         memory_used_bytes: what counts against its limit, the guest's kernel included.
         memory_total_bytes: the limit.
+        balloon_bytes: memory that the host took back from the guest.
         process_count: processes inside, the agent included.
     """
 
     sampled_at_unix: int
     cpu_percent: float
+    steal_percent: float
     memory_used_bytes: int
     memory_total_bytes: int
+    balloon_bytes: int
     process_count: int
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxUsage:
-    """What a sandbox costs the machine it runs on."""
+    """What a sandbox costs the machine it runs on.
+
+    Attributes:
+        memory_bytes: resident memory, what it shares included.
+        shared_bytes: the part of it that other sandboxes use as well.
+        balloon_bytes: memory that the host took back from the guest.
+        disk_bytes: disk that holds what it changed.
+        steal_fraction: of the CPU time it could have had since it began, what the host withheld.
+    """
 
     sandbox_id: str
     template_id: str
     memory_bytes: int
     memory_limit_bytes: int
+    shared_bytes: int = 0
+    balloon_bytes: int = 0
+    disk_bytes: int = 0
+    steal_fraction: float = 0.0
+
+    @property
+    def unique_bytes(self) -> int:
+        """Memory that it alone uses."""
+        return self.memory_bytes - self.shared_bytes
 
 
 async def measure(sandbox: Sandbox) -> SandboxUsage | None:
@@ -82,11 +103,16 @@ async def measure(sandbox: Sandbox) -> SandboxUsage | None:
         usage = await machine.usage()
     except EngineError:
         return None
+    wanted_s = usage.cpu_seconds + usage.steal_seconds
     return SandboxUsage(
         sandbox_id=sandbox.id,
         template_id=sandbox.template_id,
         memory_bytes=usage.memory_bytes,
         memory_limit_bytes=machine.spec.resources.memory_mib << 20,
+        shared_bytes=usage.shared_bytes,
+        balloon_bytes=usage.balloon_bytes,
+        disk_bytes=usage.disk_bytes,
+        steal_fraction=usage.steal_seconds / wanted_s if wanted_s else 0.0,
     )
 
 
@@ -142,16 +168,22 @@ async def watch(
         count = await find_agent().count_processes()
         now, at = await _usage(machine), time.monotonic()
         spec = machine.spec.resources
-        used = (now.cpu_seconds - before.cpu_seconds) / (at - read_at) / spec.vcpu_count
+        possible_s = (at - read_at) * spec.vcpu_count
         total = spec.memory_mib << 20
         yield Vitals(
             sampled_at_unix=int(time.time()),
-            cpu_percent=min(100.0, max(0.0, used * 100)),
+            cpu_percent=_percent(now.cpu_seconds - before.cpu_seconds, possible_s),
+            steal_percent=_percent(now.steal_seconds - before.steal_seconds, possible_s),
             memory_used_bytes=min(now.memory_bytes, total),
             memory_total_bytes=total,
+            balloon_bytes=now.balloon_bytes,
             process_count=count,
         )
         before, read_at, wait_s = now, at, interval_s
+
+
+def _percent(part_s: float, whole_s: float) -> float:
+    return min(100.0, max(0.0, part_s / whole_s * 100))
 
 
 async def _usage(machine: Machine) -> Usage:

@@ -138,12 +138,14 @@ def process_info(found: vitals.ProcessInfo) -> pb.ProcessInfo:
 
 
 def guest_vitals(sample: vitals.Vitals) -> pb.GuestVitals:
-    """A sample as a message. Steal and balloon stay 0: a gVisor sandbox has neither."""
+    """A sample as a message."""
     return pb.GuestVitals(
         sampled_at_unix=sample.sampled_at_unix,
         cpu_percent=sample.cpu_percent,
+        cpu_steal_percent=sample.steal_percent,
         mem_used_bytes=sample.memory_used_bytes,
         mem_total_bytes=sample.memory_total_bytes,
+        mem_balloon_bytes=sample.balloon_bytes,
         process_count=sample.process_count,
     )
 

@@ -1,14 +1,12 @@
 """What operators and their monitoring read: readiness, metrics, metering, the node's vitals.
 
 Ids, names and numbers only: never a command, a path or a key, which is why no key is asked for.
-gVisor shares no guest memory between sandboxes, and their files are memory: what is shared and what
-is on disk are therefore true zeros.
+What an engine's sandboxes cannot have (memory in common, files on disk) it reports as 0.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Histogram
@@ -21,6 +19,7 @@ from starlette.routing import Route
 
 from mitos.node.node import Node
 from mitos.node.vitals import SandboxUsage
+from mitos.server import metering
 from mitos.server.errors import envelope_response
 from mitos.server.settings import ServerSettings
 from mitos.wire.errors import ApiError
@@ -102,47 +101,27 @@ class Operations(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The gauges, from the last reading; called by the registry."""
-        unique = sum(each.memory_bytes for each in self._usages)
-        active = len(self._node.list_sandboxes())
-        yield GaugeMetricFamily("mitos_active_sandboxes", "Sandboxes there are.", active)
-        yield GaugeMetricFamily("mitos_memory_unique_bytes", "Memory of one sandbox only.", unique)
-        yield GaugeMetricFamily("mitos_memory_shared_bytes", "Memory of several sandboxes.", 0)
-        yield GaugeMetricFamily("mitos_cow_memory_savings_bytes", "What sharing saves.", 0)
-        yield GaugeMetricFamily("mitos_metered_disk_bytes", "Disk of sandboxes.", 0)
+        totals = metering.sum_up(self._usages)
+        for name, text, value in (
+            ("mitos_active_sandboxes", "Sandboxes there are.", len(self._node.list_sandboxes())),
+            ("mitos_memory_unique_bytes", "Memory of one sandbox only.", totals.unique_bytes),
+            ("mitos_memory_shared_bytes", "Memory of several sandboxes.", totals.shared_once_bytes),
+            ("mitos_cow_memory_savings_bytes", "What sharing saves.", totals.saved_bytes),
+            ("mitos_metered_disk_bytes", "Disk of sandboxes.", totals.disk_bytes),
+        ):
+            yield GaugeMetricFamily(name, text, value)
         each_one = GaugeMetricFamily(
             "mitos_sandbox_memory_unique_bytes",
             "Memory of one sandbox.",
             labels=["sandbox", "template"],
         )
         for usage in self._usages:
-            each_one.add_metric([usage.sandbox_id, usage.template_id], usage.memory_bytes)
+            each_one.add_metric([usage.sandbox_id, usage.template_id], usage.unique_bytes)
         yield each_one
 
     async def metering(self) -> Response:
         """Who uses how much, in bytes."""
-        usages = await self._node.usages()
-        by_template: dict[str, int] = defaultdict(int)
-        for usage in usages:
-            by_template[usage.template_id] += 1
-        unique = sum(usage.memory_bytes for usage in usages)
-        return JSONResponse(
-            {
-                "Sandboxes": [_metered(usage) for usage in usages],
-                "Templates": [
-                    {"Template": name, "ForkCount": count, "SharedOnce": 0, "DiskSharedOnce": 0}
-                    for name, count in sorted(by_template.items())
-                ],
-                "TotalUnique": unique,
-                "UsedCoWAware": unique,
-                "UsedNaive": unique,
-                "CoWSavings": 0,
-                "DiskTotalUnique": 0,
-                "DiskUsedCoWAware": 0,
-                "DiskUsedNaive": 0,
-                "DiskCoWSavings": 0,
-                "TotalGPUSeconds": 0,
-            }
-        )
+        return JSONResponse(metering.report(await self._node.usages()))
 
     async def vitals(self) -> Response:
         """Memory (KiB) and processes of each sandbox; one that does not answer is skipped."""
@@ -167,20 +146,6 @@ class Operations(Collector):
         return f"ok ({'mock' if self._settings.is_mock else self._node.engine.name})\n"
 
 
-def _metered(usage: SandboxUsage) -> dict[str, object]:
-    return {
-        "ID": usage.sandbox_id,
-        "Template": usage.template_id,
-        "MemoryUnique": usage.memory_bytes,
-        "MemoryShared": 0,
-        "DiskUnique": 0,
-        "DiskShared": 0,
-        "EgressBytes": 0,
-        "GPUCount": 0,
-        "GPUSeconds": 0,
-    }
-
-
 def _vitals(usage: SandboxUsage, process_count: int) -> dict[str, object]:
     used, total = usage.memory_bytes >> 10, usage.memory_limit_bytes >> 10
     return {
@@ -190,11 +155,11 @@ def _vitals(usage: SandboxUsage, process_count: int) -> dict[str, object]:
         "workspace": "",
         "namespace": "",
         "vitals": {
-            "steal_fraction": 0.0,
+            "steal_fraction": usage.steal_fraction,
             "mem_total_kb": total,
             "mem_available_kb": max(0, total - used),
             "mem_used_kb": used,
-            "balloon_reclaimed_kb": 0,
+            "balloon_reclaimed_kb": usage.balloon_bytes >> 10,
             "process_count": process_count,
         },
     }
