@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from baseline import RunscCommandLine
 
 import mitos
+from mitos.engine.gvisor.install import runsc_path
 
 FORKS = (1, 4, 16)
 START_DEADLINE_S = 900
@@ -198,7 +199,7 @@ def main() -> None:
         settle(url, 2.0)
         rootfs = newest(options.home / "rootfs")
         guest = newest(options.home / "guest")
-        runsc = stack.enter_context(RunscCommandLine(options.home / "bin" / "runsc", rootfs, guest))
+        runsc = stack.enter_context(RunscCommandLine(runsc_path(options.home), rootfs, guest))
         result = run(url, runsc, options.rounds, say)
     print(result)
     if options.record:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mitos.engine.gvisor import install
+
 __all__ = ["borrow_cache", "mitos_home", "runsc", "why_no_real_sandboxes"]
 
 
@@ -15,7 +17,7 @@ def mitos_home() -> Path:
 
 def runsc() -> Path:
     """The binary that `scripts/install` puts in place."""
-    return mitos_home() / "bin" / "runsc"
+    return install.runsc_path(mitos_home())
 
 
 def why_no_real_sandboxes() -> str:

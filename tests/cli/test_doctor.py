@@ -155,6 +155,14 @@ def test_without_a_usable_runsc_it_fails_and_names_the_remedy(tmp_path: Path, sc
     assert "scripts/install" in runsc["remediation"]
 
 
+def test_an_engine_that_needs_no_kvm_says_so(tmp_path: Path) -> None:
+    result = CliRunner().invoke(doctor, ["--home", str(tmp_path), "--output", "json"])
+
+    [kvm] = [row for row in json.loads(result.output) if row["name"] == "/dev/kvm"]
+    assert kvm["status"] == "pass"
+    assert kvm["detail"].endswith("; the gVisor engine does not need it")
+
+
 @pytest.mark.real
 def test_this_machine_passes() -> None:
     home = Path(os.environ.get("MITOS_HOME") or "/var/lib/mitos")

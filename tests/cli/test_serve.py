@@ -77,6 +77,22 @@ def test_an_address_must_be_one(tmp_path: Path, address: str) -> None:
     assert "--addr" in ended.stderr
 
 
+def test_an_engine_must_be_one(tmp_path: Path) -> None:
+    ended = run(tmp_path, "--engine", "qemu")
+
+    assert 2 == ended.returncode
+    assert "'auto', 'gvisor', 'fake'" in ended.stderr
+
+
+def test_an_engine_that_isolates_nothing_is_told(tmp_path: Path) -> None:
+    with running(tmp_path) as (_, url):
+        health = httpx.get(f"{url}/v1/health", trust_env=False).json()
+        ready = httpx.get(f"{url}/readyz", trust_env=False).text
+
+    assert health["mock"] is True
+    assert ready == "ok (mock)\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server_in_order(tmp_path: Path, number: signal.Signals) -> None:
     with running(tmp_path) as (process, url):

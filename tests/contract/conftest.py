@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from mitos.engine import select
 from mitos.engine.base import Engine, Machine, MachineSpec, Resources
-from mitos.engine.gvisor import GvisorEngine, GvisorSettings
+from mitos.engine.facts import Isolation
+from mitos.engine.gvisor import GvisorEngine
+from mitos.engine.kind import EngineKind, EngineSettings
 from mitos.host.rootfs import RootFilesystem, RootKind
 from mitos.images import guest
 from tests.contract.guest import Client, connected
 from tests.engine.gvisor.place import Leftovers
-from tests.machine import runsc, why_no_real_sandboxes
+from tests.machine import borrow_cache, why_no_real_sandboxes
 
 
 @dataclass(frozen=True)
@@ -58,27 +61,37 @@ class Subject:
         return await self.exits.enter_async_context(connected(machine, restored=restored))
 
 
-@pytest.fixture(params=["fake", pytest.param("gvisor", marks=pytest.mark.real)])
+def _needs_machine(kind: EngineKind) -> bool:
+    return kind.facts.isolation is not Isolation.NONE
+
+
+ENGINES = [
+    pytest.param(kind, id=kind.name, marks=[pytest.mark.real] if _needs_machine(kind) else [])
+    for kind in map(select.find, select.names())
+]
+
+
+@pytest.fixture(params=ENGINES)
 async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
     """Each engine, started; closed and checked for leftovers afterwards."""
-    engine: Engine
-    leftovers: Leftovers | None = None
-    if request.param == "fake":
-        from mitos.engine.fake import FakeEngine
-
-        engine, folders = FakeEngine(), (tmp_path, tmp_path)
-    else:
+    kind: EngineKind = request.param
+    home = tmp_path / "home"
+    home.mkdir()
+    if _needs_machine(kind):
         if reason := why_no_real_sandboxes():
             pytest.skip(reason)
-        (tmp_path / "rootfs").mkdir()
-        folders = (tmp_path / "rootfs", guest.materialize(tmp_path / "guest"))
-        engine = GvisorEngine(GvisorSettings(runsc=runsc(), state=tmp_path / "state"))
+        borrow_cache(home)
+    engine = kind.open(EngineSettings(home))
     await engine.start()
+    leftovers: Leftovers | None = None
     if isinstance(engine, GvisorEngine):
-        leftovers = Leftovers(tmp_path / "state", engine.control_group)
-    rootfs = RootFilesystem(RootKind.FOLDER, folders[0])
-    resources = Resources(vcpu_count=1, memory_mib=256, process_limit=256)
-    spec = MachineSpec(rootfs, folders[1], resources)
+        leftovers = Leftovers(home / "run", engine.control_group)
+    (tmp_path / "rootfs").mkdir()
+    spec = MachineSpec(
+        RootFilesystem(RootKind.FOLDER, tmp_path / "rootfs"),
+        guest.materialize(tmp_path / "guest"),
+        Resources(vcpu_count=1, memory_mib=256, process_limit=256),
+    )
     try:
         async with AsyncExitStack() as exits:
             yield Subject(engine, spec, tmp_path / "snapshots", leftovers, exits, itertools.count())

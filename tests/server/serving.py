@@ -17,7 +17,8 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from mitos.engine.gvisor import GvisorEngine, GvisorSettings
+from mitos.engine import select
+from mitos.engine.kind import EngineSettings
 from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog
 from mitos.images.store import ImageStore
 from mitos.node.node import Node
@@ -25,7 +26,7 @@ from mitos.node.settings import NodeSettings
 from mitos.server import app, http
 from mitos.server.settings import ServerSettings
 from tests.integration.leftovers import Leftovers
-from tests.machine import borrow_cache, runsc, why_no_real_sandboxes
+from tests.machine import borrow_cache, why_no_real_sandboxes
 
 DEADLINE_S = 15
 
@@ -123,7 +124,7 @@ def serving(
     started: Future[Server] = Future()
 
     async def serve() -> None:
-        engine = GvisorEngine(GvisorSettings(runsc=runsc(), state=home / "run"))
+        engine = select.find(select.AUTO).open(EngineSettings(home))
         images = ImageStore(home, ImageCatalog(home / CONFIGURATION_NAME))
         node = Node(NodeSettings(home=home, scratch=folder / "scratch", **wanted), engine, images)
         await node.start()

@@ -16,9 +16,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from mitos.engine import select
 from mitos.engine.base import Probe, ProbeCheck
-from mitos.engine.gvisor import GvisorEngine, GvisorSettings
-from mitos.host import disk, install
+from mitos.engine.facts import Facts, Isolation
+from mitos.engine.kind import EngineSettings
+from mitos.host import disk
 from mitos.images import guest
 from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog, ImageNotFoundError
 from mitos.images.store import ImageBuildError, ImageStore
@@ -70,15 +72,14 @@ async def examine(home: Path, *, port: int) -> list[Check]:
         home: the Mitos home; need not exist.
         port: the one the server would listen on.
     """
-    runsc = install.runsc_path(home)
-    with tempfile.TemporaryDirectory(prefix="mitos-doctor-") as state:
-        probe = await GvisorEngine(GvisorSettings(runsc=runsc, state=Path(state))).probe()
+    engine = select.find(select.AUTO).open(EngineSettings(home))
+    probe = await engine.probe()
     return [
         _check_python(),
         _check_server_modules(),
         _check_agent(),
         *engine_checks(probe),
-        _check_kvm(),
+        _check_kvm(engine.facts),
         check_disk(disk.free_bytes(_existing(home)), home),
         check_memory(Path("/proc/meminfo").read_text()),
         _check_mmdebstrap(),
@@ -168,9 +169,12 @@ def _check_agent() -> Check:
     return Check("guest agent", Status.PASS, f"built for {platform.machine()}")
 
 
-def _check_kvm() -> Check:
-    there = "present" if Path("/dev/kvm").exists() else "absent"
-    return Check("/dev/kvm", Status.PASS, f"{there}; the gVisor engine does not need it")
+def _check_kvm(facts: Facts) -> Check:
+    """Says whether it is there. An engine that needs it looks for itself whether it works."""
+    detail = "present" if Path("/dev/kvm").exists() else "absent"
+    if facts.isolation is not Isolation.VIRTUAL_MACHINE:
+        detail += f"; the {facts.title} engine does not need it"
+    return Check("/dev/kvm", Status.PASS, detail)
 
 
 def _check_mmdebstrap() -> Check:

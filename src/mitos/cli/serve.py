@@ -1,62 +1,29 @@
-"""`mitos serve`: one machine's sandboxes behind one port."""
+"""`mitos serve`: one machine's sandboxes behind one port. Reads and checks the command line.
+
+`daemon` runs the server.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import hashlib
-import ipaddress
 import logging
 import os
-import resource
 import secrets
-import signal
-import socket
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
-from mitos.cli import settings
-from mitos.engine.base import Engine
-from mitos.engine.fake import FakeEngine
-from mitos.engine.gvisor import GvisorEngine, GvisorSettings
-from mitos.host import install
-from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog
-from mitos.images.store import ImageStore
-from mitos.node.node import Node
-from mitos.node.settings import NodeSettings
-from mitos.server import app, http
-from mitos.server.settings import PreviewSettings, ServerSettings
-from mitos.wire.errors import ApiError
+from mitos.cli import daemon, settings
+from mitos.engine import select
 from mitos.wire.preview import MIN_SECRET_BYTES
 
 __all__ = ["serve"]
 
-_log = logging.getLogger(__name__)
-
 _MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108  snapshots of live forks: memory-backed, ours by name
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """What the command line asked for, checked."""
-
-    host: str
-    port: int
-    home: Path
-    scratch: Path
-    engine: str
-    api_key: str | None
-    preview_origin: str | None
-    idle_timeout_s: int
-    guest_forks: int
-    preview_secret: bytes
-    port_file: Path | None
-    prepare: tuple[str, ...]
 
 
 @click.command()
@@ -65,7 +32,10 @@ class _Options:
 )
 @click.option("--home", type=click.Path(path_type=Path), help="The Mitos home; holds all state.")
 @click.option(
-    "--engine", type=click.Choice(["auto", "gvisor", "fake"]), default="auto", show_default=True
+    "--engine",
+    type=click.Choice([select.AUTO, *select.names()]),
+    default=select.AUTO,
+    show_default=True,
 )
 @click.option(
     "--api-key-file",
@@ -128,13 +98,13 @@ def serve(
     """
     host, port = _address(addr)
     api_key = _key(api_key_file)
-    if api_key is None and not allow_unauthenticated and not _is_loopback(host):
+    if api_key is None and not allow_unauthenticated and not daemon.is_loopback(host):
         raise click.UsageError(
             f"{host} can be reached by other machines, and no key is set: anybody could run"
             " commands here. Give --api-key-file, or say --allow-unauthenticated."
         )
     home = (home or settings.home()).absolute()
-    options = _Options(
+    options = daemon.Options(
         host=host,
         port=port,
         home=home,
@@ -154,103 +124,15 @@ def serve(
         format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
     )
     try:
-        asyncio.run(_run(options))
+        asyncio.run(daemon.run(options))
     except asyncio.CancelledError:
-        _say("stopped before it was ready")
+        daemon.say("stopped before it was ready")
         sys.exit(1)
-
-
-async def _run(options: _Options) -> None:
-    this = asyncio.current_task()
-    assert this is not None
-    _on_stop(this.cancel)
-    try:
-        listener = http.bind(options.host, options.port)
-    except OSError as exc:
-        raise ApiError(
-            "internal",
-            f"cannot listen on {options.host}:{options.port}",
-            cause=str(exc),
-            remediation="Stop what listens there, or choose another address with --addr.",
-        ) from exc
-    with contextlib.closing(listener):
-        node = _node(options)
-        await node.start()
-        try:
-            for name in options.prepare:
-                await node.templates.create(name, progress=_say)
-            await _serve_until_told(node, listener, options)
-        finally:
-            await node.close()
-
-
-async def _serve_until_told(node: Node, listener: socket.socket, options: _Options) -> None:
-    host, port = listener.getsockname()[:2]
-    base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    server_settings = ServerSettings(
-        base_url=base_url,
-        api_key=options.api_key,
-        is_mock=node.engine.name == FakeEngine.name,
-        preview=_preview_settings(options, port),
-    )
-    stop = asyncio.Event()
-    _on_stop(stop.set)
-    _raise_file_limit()
-    listener.listen(http.BACKLOG)
-    if options.port_file is not None:
-        options.port_file.write_text(f"{port}\n")
-    _say(f"listening on {base_url}")
-
-    async def end_requests() -> None:
-        _say("stopping")
-        await node.close()
-
-    await http.run(
-        app.build(node, server_settings), listener, stop=stop.wait, end_requests=end_requests
-    )
-
-
-def _on_stop(action: Callable[[], object]) -> None:
-    """What Ctrl-C and SIGTERM do from now on."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, action)
-
-
-def _raise_file_limit() -> None:
-    """A sandbox takes about five descriptors, a connection one: the usual 1024 are soon gone."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _node(options: _Options) -> Node:
-    engine: Engine
-    if options.engine == "fake":
-        engine = FakeEngine()
-    else:
-        engine = GvisorEngine(
-            GvisorSettings(runsc=install.runsc_path(options.home), state=options.home / "run")
-        )
-    images = ImageStore(options.home, ImageCatalog(options.home / CONFIGURATION_NAME))
-    settings = NodeSettings(
-        home=options.home,
-        scratch=options.scratch,
-        idle_timeout_s=options.idle_timeout_s,
-        guest_forks=options.guest_forks,
-    )
-    return Node(settings, engine, images)
-
-
-def _preview_settings(options: _Options, port: int) -> PreviewSettings | None:
-    """On loopback previews need no setting: browsers find every name under `localhost` here."""
-    origin = options.preview_origin
-    if origin is None and _is_loopback(options.host):
-        origin = f"http://localhost:{port}"
-    return None if origin is None else PreviewSettings(origin, options.preview_secret)
 
 
 def _preview_secret(home: Path) -> bytes:
     """The key of preview URLs: the environment's, or one of this home's own that is made once."""
-    given = os.environ.get("MITOS_PREVIEW_SECRET")
+    given = settings.preview_secret()
     if given is not None:
         if len(given.encode()) < MIN_SECRET_BYTES:
             raise click.UsageError(
@@ -286,13 +168,6 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  ":8080" means every address
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _key(path: Path | None) -> str | None:
     if path is None:
         return None
@@ -307,7 +182,3 @@ def _default_scratch(home: Path) -> Path:
     if not _MEMORY_FOLDER.is_dir():
         return home / "scratch"
     return _MEMORY_FOLDER / f"mitos-{hashlib.sha256(bytes(home)).hexdigest()[:12]}"
-
-
-def _say(line: str) -> None:
-    click.echo(f"mitos: {line}", err=True)

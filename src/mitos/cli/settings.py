@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["home", "server_url"]
+__all__ = ["home", "preview_secret", "server_url"]
 
 
 def home() -> Path:
@@ -20,6 +20,11 @@ def home() -> Path:
         return Path("/var/lib/mitos")
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "mitos"
+
+
+def preview_secret() -> str | None:
+    """The key of preview URLs, for servers that must sign alike; None where each has its own."""
+    return os.environ.get("MITOS_PREVIEW_SECRET")
 
 
 def server_url() -> str | None:

@@ -1,1 +1,10 @@
-"""What runs sandboxes: `base` is the seam, each folder beside it one engine."""
+"""What runs sandboxes. Each folder here is one engine; the files beside them are what all share.
+
+select.py    the door: finds an engine by name; nothing above this package names one itself
+kind.py      what the door knows of an engine before it is opened
+facts.py     what is true of an engine on every machine
+base.py      the seam: the protocol that every engine keeps
+install.py   a program that installs what an engine needs
+
+A new engine is a folder with a `kind.py`, and a row in `select`.
+"""

@@ -9,6 +9,9 @@ control.py   orders to a running sandbox over its socket, for versions we have t
 command.py   the same orders over the command line, for the others
 version.py   which versions are which
 probe.py     can this machine run it
+install.py   fetches the runtime
+facts.py     what is true of it on every machine
+kind.py      how `mitos.engine.select` finds it
 """
 
 from mitos.engine.gvisor.engine import GvisorEngine

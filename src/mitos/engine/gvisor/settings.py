@@ -1,7 +1,4 @@
-"""What the gVisor engine is told from outside.
-
-The node's settings build this; nothing here reads the environment.
-"""
+"""What the gVisor engine is told: `kind` builds this from the Mitos home."""
 
 from __future__ import annotations
 

@@ -2,31 +2,25 @@
 
 Debian's stable suite has a release that is too old, so the package comes from backports into a
 private apt state; its one static binary is kept as `<home>/bin/runsc-<version>`, with the link
-`<home>/bin/runsc` on it. `scripts/install` runs this file as a program.
+`<home>/bin/runsc` on it. `mitos.engine.install` calls this.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
+from mitos.engine.gvisor import version
+from mitos.engine.kind import InstallError
 from mitos.host import apt, process
 
-__all__ = ["InstallError", "install_runsc", "runsc_path"]
+__all__ = ["install_runsc", "runsc_path"]
 
 _PACKAGE = "runsc"
 _SUITE = "bookworm-backports"
 _UNPACK_TIMEOUT_S = 120.0
 _VERSION_TIMEOUT_S = 10.0
-
-
-class InstallError(Exception):
-    """Something could not be installed; what was there before is unchanged."""
 
 
 def runsc_path(home: Path) -> Path:
@@ -54,10 +48,9 @@ async def install_runsc(home: Path) -> Path:
         except process.CommandError as exc:
             raise InstallError(
                 f"runsc could not be installed: {exc}\n"
-                f"Put a runsc release of 20240729 or later at {link} instead."
+                f"Put a runsc release of {version.MINIMUM} or later at {link} instead."
             ) from exc
-        version = await _version(binary)
-        kept = link.with_name(f"runsc-{version}")
+        kept = link.with_name(f"runsc-{await _release(binary)}")
         binary.replace(kept)
         pointer = Path(work) / "link"
         pointer.symlink_to(kept.name)
@@ -80,31 +73,12 @@ async def _unpack(work: Path) -> Path:
     return binary
 
 
-async def _version(binary: Path) -> str:
+async def _release(binary: Path) -> str:
     """Its version for a file name; running it also shows that it fits this machine."""
     try:
         said = await process.run([binary, "--version"], timeout_s=_VERSION_TIMEOUT_S)
     except process.CommandError as exc:
         raise InstallError(f"the runsc that was fetched does not run here: {exc}") from exc
     words = said.stdout.decode("utf-8", "replace").split()
-    version = words[2] if len(words) > 2 else "unknown"
-    return "".join(letter for letter in version if letter.isalnum() or letter in ".-_~")
-
-
-def main() -> int:
-    """Installs into the home given on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m mitos.host.install")
-    parser.add_argument("--home", type=Path, required=True, help="the Mitos home")
-    arguments = parser.parse_args()
-    os.umask(0o022)
-    try:
-        link = asyncio.run(install_runsc(arguments.home))
-    except InstallError as exc:
-        sys.stderr.write(f"{exc}\n")
-        return 1
-    sys.stderr.write(f"runsc is {link.resolve()}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    release = words[2] if len(words) > 2 else "unknown"
+    return "".join(letter for letter in release if letter.isalnum() or letter in ".-_~")

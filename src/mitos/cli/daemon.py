@@ -1,0 +1,150 @@
+"""The life of the process behind `mitos serve`: make the node, listen, serve until told to stop.
+
+`serve` reads the command line and hands over checked `Options`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from mitos.engine import select
+from mitos.engine.facts import Isolation
+from mitos.engine.kind import EngineSettings
+from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog
+from mitos.images.store import ImageStore
+from mitos.node.node import Node
+from mitos.node.settings import NodeSettings
+from mitos.server import app, http
+from mitos.server.settings import PreviewSettings, ServerSettings
+from mitos.wire.errors import ApiError
+
+__all__ = ["Options", "is_loopback", "run", "say"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for, checked."""
+
+    host: str
+    port: int
+    home: Path
+    scratch: Path
+    engine: str
+    api_key: str | None = field(repr=False)
+    preview_origin: str | None
+    idle_timeout_s: int
+    guest_forks: int
+    preview_secret: bytes = field(repr=False)
+    port_file: Path | None
+    prepare: tuple[str, ...]
+
+
+async def run(options: Options) -> None:
+    """Serves until Ctrl-C or SIGTERM; every sandbox has ended when it returns.
+
+    Raises:
+        ApiError: the address is taken, the engine cannot run here, or a template cannot be made.
+        asyncio.CancelledError: told to stop before it was ready.
+    """
+    this = asyncio.current_task()
+    assert this is not None
+    _on_stop(this.cancel)
+    try:
+        listener = http.bind(options.host, options.port)
+    except OSError as exc:
+        raise ApiError(
+            "internal",
+            f"cannot listen on {options.host}:{options.port}",
+            cause=str(exc),
+            remediation="Stop what listens there, or choose another address with --addr.",
+        ) from exc
+    with contextlib.closing(listener):
+        node = _node(options)
+        await node.start()
+        try:
+            for name in options.prepare:
+                await node.templates.create(name, progress=say)
+            await _serve_until_told(node, listener, options)
+        finally:
+            await node.close()
+
+
+def is_loopback(host: str) -> bool:
+    """True when only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def say(line: str) -> None:
+    """Tells who started the server something."""
+    click.echo(f"mitos: {line}", err=True)
+
+
+def _node(options: Options) -> Node:
+    engine = select.find(options.engine).open(EngineSettings(options.home))
+    images = ImageStore(options.home, ImageCatalog(options.home / CONFIGURATION_NAME))
+    settings = NodeSettings(
+        home=options.home,
+        scratch=options.scratch,
+        idle_timeout_s=options.idle_timeout_s,
+        guest_forks=options.guest_forks,
+    )
+    return Node(settings, engine, images)
+
+
+async def _serve_until_told(node: Node, listener: socket.socket, options: Options) -> None:
+    host, port = listener.getsockname()[:2]
+    base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    server_settings = ServerSettings(
+        base_url=base_url,
+        api_key=options.api_key,
+        is_mock=node.engine.facts.isolation is Isolation.NONE,
+        preview=_preview_settings(options, port),
+    )
+    stop = asyncio.Event()
+    _on_stop(stop.set)
+    _raise_file_limit()
+    listener.listen(http.BACKLOG)
+    if options.port_file is not None:
+        options.port_file.write_text(f"{port}\n")
+    say(f"listening on {base_url}")
+
+    async def end_requests() -> None:
+        say("stopping")
+        await node.close()
+
+    await http.run(
+        app.build(node, server_settings), listener, stop=stop.wait, end_requests=end_requests
+    )
+
+
+def _on_stop(action: Callable[[], object]) -> None:
+    """What Ctrl-C and SIGTERM do from now on."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, action)
+
+
+def _raise_file_limit() -> None:
+    """A sandbox takes about five descriptors, a connection one: the usual 1024 are soon gone."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _preview_settings(options: Options, port: int) -> PreviewSettings | None:
+    """On loopback previews need no setting: browsers find every name under `localhost` here."""
+    origin = options.preview_origin
+    if origin is None and is_loopback(options.host):
+        origin = f"http://localhost:{port}"
+    return None if origin is None else PreviewSettings(origin, options.preview_secret)
