@@ -81,7 +81,7 @@ def test_an_engine_must_be_one(tmp_path: Path) -> None:
     ended = run(tmp_path, "--engine", "qemu")
 
     assert 2 == ended.returncode
-    assert "'auto', 'gvisor', 'fake'" in ended.stderr
+    assert all(name in ended.stderr for name in ("auto", "gvisor", "fake"))
 
 
 def test_an_engine_that_isolates_nothing_is_told(tmp_path: Path) -> None:
