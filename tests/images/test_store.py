@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mitos.images import debian, skeleton
-from mitos.images.catalog import ImageCatalog
 from mitos.images.image import ArchiveImage, DebianImage, DirectoryImage
 from mitos.images.store import ImageBuildError, ImageStore
+from mitos.node.template.catalog import BUILT_IN
 
 
 def silent(_: str) -> None:
@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(home: Path) -> ImageStore:
-    return ImageStore(home, ImageCatalog(home / "templates.toml"))
+    return ImageStore(home)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ async def test_callers_at_the_same_time_share_one_build(
         complete(root)
 
     monkeypatch.setattr(skeleton, "complete", counting)
-    other = ImageStore(home, store.catalog)
+    other = ImageStore(home)
 
     made = await asyncio.gather(
         *(asked.ensure(folder, silent) for asked in (store, other, store, other))
@@ -123,7 +123,6 @@ BUILD_ELSEWHERE = """
 import asyncio, sys, time
 from pathlib import Path
 from mitos.images import skeleton
-from mitos.images.catalog import ImageCatalog
 from mitos.images.image import DirectoryImage
 from mitos.images.store import ImageStore
 
@@ -136,7 +135,7 @@ def slow(root):
     complete(root)
 
 skeleton.complete = slow
-store = ImageStore(home, ImageCatalog(home / "templates.toml"))
+store = ImageStore(home)
 print(asyncio.run(store.ensure(DirectoryImage("mine", source), lambda _: None)).key)
 """
 
@@ -354,9 +353,9 @@ async def test_the_python_image_has_what_it_promises() -> None:
     if os.geteuid() != 0:
         pytest.skip("Debian images are built as root")
     home = Path(os.environ.get("MITOS_HOME") or "/var/lib/mitos")
-    store = ImageStore(home, ImageCatalog(home / "no-templates.toml"))
+    store = ImageStore(home)
 
-    root = (await store.ensure(store.catalog.find("python"), silent)).path
+    root = (await store.ensure(BUILT_IN["python"].base, silent)).path
 
     for program in ("python", "python3", "pip", "git", "curl", "ps"):
         assert (root / "usr/bin" / program).exists(), program

@@ -11,10 +11,24 @@ import pytest
 
 from mitos.agent.command import ExecRequest
 from mitos.engine.fake import FakeEngine
-from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog
-from mitos.images.store import ImageStore
-from mitos.node.node import Node
+from mitos.node.node import Node as StoppedNode
+from mitos.node.node import RunningNode
+from mitos.node.principal import LOCAL
 from mitos.node.settings import NodeSettings
+from mitos.node.template.catalog import CONFIGURATION_NAME
+from mitos.node.tenant import Tenant
+from tests.node.clock import ManualClock
+
+
+class Node(Tenant):
+    """A running node as its only owner sees it."""
+
+    def __init__(self, running: RunningNode) -> None:
+        super().__init__(running._parts, LOCAL)
+        self.running = running
+
+    async def close(self) -> None:
+        await self.running.close()
 
 
 class StartNode(Protocol):
@@ -29,11 +43,18 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-async def start_node(tmp_path: Path, engine: FakeEngine) -> AsyncIterator[StartNode]:
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def start_node(
+    tmp_path: Path, engine: FakeEngine, clock: ManualClock
+) -> AsyncIterator[StartNode]:
     rootfs = tmp_path / "small-rootfs"
     (rootfs / "etc").mkdir(parents=True)
     home = tmp_path / "home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     lines = (f'[templates.{name}]\nrootfs = "{rootfs}"\n' for name in ("python", "base"))
     (home / CONFIGURATION_NAME).write_text("".join(lines))
     async with AsyncExitStack() as stack:
@@ -41,11 +62,9 @@ async def start_node(tmp_path: Path, engine: FakeEngine) -> AsyncIterator[StartN
         async def start(**settings: object) -> Node:
             wanted = {"warm_per_template": 0, "blanks_per_spec": 0, **settings}
             node_settings = NodeSettings(home=home, scratch=tmp_path / "scratch", **wanted)  # type: ignore[arg-type]
-            images = ImageStore(home, ImageCatalog(home / CONFIGURATION_NAME))
-            node = Node(node_settings, engine, images)
-            await node.start()
-            stack.push_async_callback(node.close)
-            return node
+            running = await StoppedNode(node_settings, engine, clock).start()
+            stack.push_async_callback(running.close)
+            return Node(running)
 
         yield start
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 from mitos.engine.base import Resources
 from mitos.engine.fake import FakeEngine
-from mitos.node.node import Node
-from mitos.node.sandbox import Phase
+from mitos.node.phase import Phase
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.network import NetworkPosture
-from tests.node.conftest import StartNode, output
+from tests.node.clock import ManualClock
+from tests.node.conftest import Node, StartNode, output
 
 
 def code_of(caught: pytest.ExceptionInfo[ApiError]) -> tuple[str, int]:
@@ -156,12 +155,16 @@ async def test_a_key_whose_sandbox_is_gone_creates_anew(node: Node) -> None:
     assert "two" == record.id
 
 
-async def test_a_deadline_ends_the_sandbox_and_is_remembered(node: Node) -> None:
+async def test_a_deadline_ends_the_sandbox_and_is_remembered(
+    node: Node, clock: ManualClock
+) -> None:
     await node.create("python", "one")
-    deadline = node.set_timeout("one", 1)
-    while node.list_sandboxes():
-        assert time.time() < deadline + 5
-        await asyncio.sleep(0.02)
+    deadline = node.set_timeout("one", 60)
+    assert deadline == int(clock.now() + 60)
+    await clock.advance(59)
+    assert 1 == len(node.list_sandboxes())
+    await clock.advance(2)
+    assert [] == node.list_sandboxes()
 
     with pytest.raises(ApiError) as caught:
         node.agent("one")
@@ -170,15 +173,17 @@ async def test_a_deadline_ends_the_sandbox_and_is_remembered(node: Node) -> None
     assert {"sandbox": "one"} == caught.value.context
 
 
-async def test_a_deadline_stands_still_while_the_sandbox_is_paused(node: Node) -> None:
+async def test_a_deadline_stands_still_while_the_sandbox_is_paused(
+    node: Node, clock: ManualClock
+) -> None:
     await node.create("python", "one")
     node.set_timeout("one", 1)
     await node.pause("one")
-    await asyncio.sleep(1.2)
+    await clock.advance(10)
 
     assert Phase.PAUSED is node.get_sandbox("one").phase
     await node.resume("one")
-    assert (node.get_sandbox("one").deadline_unix or 0) >= int(time.time())
+    assert (node.get_sandbox("one").deadline_unix or 0) >= int(clock.now())
 
 
 @pytest.mark.parametrize("seconds", [0, -1])

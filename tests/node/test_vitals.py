@@ -10,8 +10,8 @@ import pytest
 from mitos.engine.base import Resources, Usage
 from mitos.engine.fake.engine import FakeMachine
 from mitos.node import vitals
-from mitos.node.node import Node
 from mitos.node.vitals import SandboxUsage
+from tests.node.conftest import Node
 
 
 async def test_a_sandboxs_usage_is_what_its_engine_measures(
@@ -28,11 +28,12 @@ async def test_a_sandboxs_usage_is_what_its_engine_measures(
         )
 
     monkeypatch.setattr(FakeMachine, "usage", usage)
-    await node.create("python", "one")
+    record = await node.create("python", "one")
 
-    [found] = await node.usages()
+    [found] = await node.running.usages()
 
     assert found == SandboxUsage(
+        uid=record.uid,
         sandbox_id="one",
         template_id="python",
         memory_bytes=100,
@@ -48,7 +49,7 @@ async def test_a_sandboxs_usage_is_what_its_engine_measures(
 async def test_an_engine_that_shares_and_withholds_nothing_gives_zeros(node: Node) -> None:
     await node.create("python", "one")
 
-    [found] = await node.usages()
+    [found] = await node.running.usages()
 
     assert found.unique_bytes == found.memory_bytes > 0
     assert (found.balloon_bytes, found.disk_bytes, found.steal_fraction) == (0, 0, 0.0)

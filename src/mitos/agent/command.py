@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mitos.agent.stream import Closed, LinkStream
-from mitos.wire.errors import ApiError, ConnectCode
+from mitos.wire.errors import ApiError, ConnectCode, conflict
 from mitos.wire.link import Channel, Control, Fields, LinkError, Status, Tag
 
 __all__ = [
@@ -152,11 +152,9 @@ def _command_exit(closed: Closed, command_id: str) -> CommandExit:
     fields = closed.fields
     duration_s = fields.get_uint(Tag.DURATION) / 1e9
     if closed.status is Status.FAILED and fields.get_uint(Tag.ERRNO) == errno.EEXIST:
-        raise ApiError(
-            "invalid_input",
+        raise conflict(
             f"there is a command {command_id!r} in this sandbox",
-            remediation="Attach to it, or start the other command under another id.",
-            status=409,
+            "Attach to it, or start the other command under another id.",
             connect=ConnectCode.ALREADY_EXISTS,
         )
     if closed.status in _INTERRUPTED:

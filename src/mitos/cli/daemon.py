@@ -20,9 +20,8 @@ import click
 from mitos.engine import select
 from mitos.engine.facts import Isolation
 from mitos.engine.kind import EngineSettings
-from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog
-from mitos.images.store import ImageStore
-from mitos.node.node import Node
+from mitos.node.node import Node, RunningNode
+from mitos.node.principal import LOCAL
 from mitos.node.settings import NodeSettings
 from mitos.server import app, http
 from mitos.server.settings import PreviewSettings, ServerSettings
@@ -69,11 +68,11 @@ async def run(options: Options) -> None:
             remediation="Stop what listens there, or choose another address with --addr.",
         ) from exc
     with contextlib.closing(listener):
-        node = _node(options)
-        await node.start()
+        node = await _node(options).start()
         try:
+            templates = node.tenant(LOCAL).templates
             for name in options.prepare:
-                await node.templates.create(name, progress=say)
+                await templates.create(name, progress=say)
             await _serve_until_told(node, listener, options)
         finally:
             await node.close()
@@ -94,17 +93,16 @@ def say(line: str) -> None:
 
 def _node(options: Options) -> Node:
     engine = select.find(options.engine).open(EngineSettings(options.home))
-    images = ImageStore(options.home, ImageCatalog(options.home / CONFIGURATION_NAME))
     settings = NodeSettings(
         home=options.home,
         scratch=options.scratch,
         idle_timeout_s=options.idle_timeout_s,
         guest_forks=options.guest_forks,
     )
-    return Node(settings, engine, images)
+    return Node(settings, engine)
 
 
-async def _serve_until_told(node: Node, listener: socket.socket, options: Options) -> None:
+async def _serve_until_told(node: RunningNode, listener: socket.socket, options: Options) -> None:
     host, port = listener.getsockname()[:2]
     base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     server_settings = ServerSettings(

@@ -22,8 +22,8 @@ from mitos.engine.facts import Facts, Isolation
 from mitos.engine.kind import EngineSettings
 from mitos.host import disk
 from mitos.images import guest
-from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog, ImageNotFoundError
 from mitos.images.store import ImageBuildError, ImageStore
+from mitos.node.template.catalog import CONFIGURATION_NAME, RecipeCatalog, RecipeNotFoundError
 
 __all__ = ["Check", "Status", "examine"]
 
@@ -83,7 +83,7 @@ async def examine(home: Path, *, port: int) -> list[Check]:
         check_disk(disk.free_bytes(_existing(home)), home),
         check_memory(Path("/proc/meminfo").read_text()),
         _check_mmdebstrap(),
-        await check_templates(ImageStore(home, ImageCatalog(home / CONFIGURATION_NAME))),
+        await check_templates(home),
         check_port(port),
     ]
 
@@ -113,13 +113,14 @@ def check_memory(meminfo: str) -> Check:
     return Check("memory", status, f"{available / _GIB:.1f} GiB available", remediation)
 
 
-async def check_templates(store: ImageStore) -> Check:
+async def check_templates(home: Path) -> Check:
     """Which root filesystems are built."""
     name = "templates"
+    catalog, store = RecipeCatalog(home / CONFIGURATION_NAME), ImageStore(home)
     try:
-        images = [store.catalog.find(image) for image in store.catalog.names()]
+        images = [catalog.find(each).base for each in catalog.names()]
         built = [image.name for image in images if await store.find(image) is not None]
-    except (ImageNotFoundError, ImageBuildError) as exc:
+    except (RecipeNotFoundError, ImageBuildError) as exc:
         return Check(name, Status.FAIL, str(exc), f"Correct {CONFIGURATION_NAME}.")
     if not built:
         detail = "none is built yet; the first sandbox would wait for it"

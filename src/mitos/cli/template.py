@@ -18,9 +18,9 @@ from rich.table import Table
 from mitos.cli import settings
 from mitos.cli.progress import Steps
 from mitos.images import tree
-from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog, ImageNotFoundError
-from mitos.images.image import ArchiveImage, DebianImage, DirectoryImage, Image
+from mitos.images.image import Image
 from mitos.images.store import ImageBuildError, ImageStore
+from mitos.node.template.catalog import CONFIGURATION_NAME, RecipeCatalog, RecipeNotFoundError
 
 __all__ = ["template"]
 
@@ -49,7 +49,7 @@ def template() -> None:
 def list_templates(home: Path | None, output: str) -> None:
     """List the templates this machine knows."""
     home = home or settings.home()
-    rows = asyncio.run(_rows(_store(home)))
+    rows = asyncio.run(_rows(home))
     if output == "json":
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
@@ -66,30 +66,31 @@ def list_templates(home: Path | None, output: str) -> None:
 @click.option("--fresh", is_flag=True, help="Build again, for example for security updates.")
 def build(names: tuple[str, ...], home: Path | None, *, fresh: bool) -> None:
     """Build the root filesystems of templates that have none yet."""
-    home = home or settings.home()
-    asyncio.run(_build(_store(home), names, fresh=fresh))
+    asyncio.run(_build(home or settings.home(), names, fresh=fresh))
 
 
-def _store(home: Path) -> ImageStore:
-    return ImageStore(home, ImageCatalog(home / CONFIGURATION_NAME))
+def _catalog(home: Path) -> RecipeCatalog:
+    return RecipeCatalog(home / CONFIGURATION_NAME)
 
 
-async def _rows(store: ImageStore) -> list[_Row]:
-    return [await _row(store, _find(store, name)) for name in store.catalog.names()]
+async def _rows(home: Path) -> list[_Row]:
+    catalog, store = _catalog(home), ImageStore(home)
+    return [await _row(store, _find(catalog, name)) for name in catalog.names()]
 
 
 async def _row(store: ImageStore, image: Image) -> _Row:
     try:
         found = await store.find(image)
     except ImageBuildError as exc:
-        return _Row(image.name, _source(image), built=False, size_mib=0, problem=str(exc))
+        return _Row(image.name, image.source, built=False, size_mib=0, problem=str(exc))
     size = 0 if found is None else await asyncio.to_thread(tree.size_bytes, found.path)
     built = found is not None
-    return _Row(image.name, _source(image), built=built, size_mib=size // _MIB, problem="")
+    return _Row(image.name, image.source, built=built, size_mib=size // _MIB, problem="")
 
 
-async def _build(store: ImageStore, names: tuple[str, ...], *, fresh: bool) -> None:
-    images = [_find(store, name) for name in names]
+async def _build(home: Path, names: tuple[str, ...], *, fresh: bool) -> None:
+    catalog, store = _catalog(home), ImageStore(home)
+    images = [_find(catalog, name) for name in names]
     make = store.rebuild if fresh else store.ensure
     for image in images:
         try:
@@ -100,16 +101,8 @@ async def _build(store: ImageStore, names: tuple[str, ...], *, fresh: bool) -> N
         click.echo(f"{image.name}: ready", err=True)
 
 
-def _find(store: ImageStore, name: str) -> Image:
+def _find(catalog: RecipeCatalog, name: str) -> Image:
     try:
-        return store.catalog.find(name)
-    except ImageNotFoundError as exc:
+        return catalog.find(name).base
+    except RecipeNotFoundError as exc:
         raise click.ClickException(str(exc)) from exc
-
-
-def _source(image: Image) -> str:
-    match image:
-        case DebianImage():
-            return f"Debian {image.suite}: {' '.join(image.packages)}"
-        case DirectoryImage() | ArchiveImage():
-            return str(image.path)

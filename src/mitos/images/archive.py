@@ -9,18 +9,21 @@ filters refuse the absolute links that root filesystems are full of, and older 3
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hashlib
 import os
 import tarfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mitos.host import disk, process
 from mitos.images import tree
-from mitos.images.image import ImageBuildError
+from mitos.images.image import ArchiveImage, ImageBuildError
 
-__all__ = ["Limits", "decompress", "extract"]
+__all__ = ["ArchiveMaker", "Limits", "decompress", "extract"]
 
 _COPY_BYTES = 1 << 20
 _DECOMPRESS_TIMEOUT_S = 1800.0
@@ -40,6 +43,40 @@ class Limits:
     size_bytes: int = 16 * _GIB
     entries: int = 1_000_000
     spare_bytes: int = _GIB
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveMaker:
+    """Unpacks the archive of an image."""
+
+    image: ArchiveImage
+    limits: Limits
+
+    def fingerprint(self) -> str:
+        """The archive's bytes."""
+        with self.image.path.open("rb") as stream:
+            return f"archive\n{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+
+    async def fill(self, root: Path, progress: Callable[[str], None]) -> None:
+        """Unpacks the archive.
+
+        Raises:
+            ImageBuildError: as `extract`.
+        """
+        progress(f"unpacking {self.image.path}")
+        readable = await decompress(self.image.path, root.parent, self.limits)
+        cancelled = threading.Event()
+        work = asyncio.ensure_future(
+            asyncio.to_thread(extract, readable, root, limits=self.limits, cancelled=cancelled)
+        )
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            # The thread must have let go of the folder before it is removed.
+            cancelled.set()
+            with contextlib.suppress(ImageBuildError):
+                await work
+            raise
 
 
 async def decompress(archive: Path, directory: Path, limits: Limits) -> Path:

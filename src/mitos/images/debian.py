@@ -8,15 +8,17 @@ machine used.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mitos.host import apt, process
 from mitos.images import tree
 from mitos.images.image import DebianImage, ImageBuildError
 
-__all__ = ["REVISION", "build", "command"]
+__all__ = ["REVISION", "DebianMaker", "build", "command"]
 
 REVISION = 1
 """Counts changes of the recipe below: a new one makes every Debian image anew."""
@@ -45,6 +47,27 @@ _REMOVED = (
     "etc/resolv.conf",
     "var/lib/dbus/machine-id",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class DebianMaker:
+    """Installs the packages of an image."""
+
+    image: DebianImage
+
+    def fingerprint(self) -> str:
+        """The release, the packages, and how they are installed."""
+        packages = sorted(set(self.image.packages))
+        return "\n".join(["debian", str(REVISION), self.image.suite, *packages, platform.machine()])
+
+    async def fill(self, root: Path, progress: Callable[[str], None]) -> None:
+        """Installs the packages.
+
+        Raises:
+            ImageBuildError: as `build`.
+        """
+        progress("building from Debian packages")
+        await build(self.image, root, progress)
 
 
 async def build(image: DebianImage, root: Path, progress: Callable[[str], None]) -> None:

@@ -1,4 +1,7 @@
-"""What an image is made of. Values only; `catalog` names them and `store` builds them."""
+"""What a base filesystem is made of. Values only; `store` builds them.
+
+`node/template/catalog.py` gives them names. Each kind has a maker (`maker.py`) in its own file.
+"""
 
 from __future__ import annotations
 
@@ -15,32 +18,43 @@ class DebianImage:
     Attributes:
         name: what people call it.
         packages: installed beside Debian's required packages and apt.
-        preload: Python modules that its sandboxes have imported when they start.
         suite: the Debian release.
     """
 
     name: str
     packages: tuple[str, ...]
-    preload: tuple[str, ...] = ()
     suite: str = "bookworm"
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for people."""
+        return f"Debian {self.suite}: {' '.join(self.packages)}"
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryImage:
-    """A copy of a folder that holds a root filesystem; `preload` as in `DebianImage`."""
+    """A copy of a folder that holds a root filesystem."""
 
     name: str
     path: Path
-    preload: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for people."""
+        return str(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveImage:
-    """A root filesystem unpacked from a tar archive, compressed or not; `preload` likewise."""
+    """A root filesystem unpacked from a tar archive, compressed or not."""
 
     name: str
     path: Path
-    preload: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, for people."""
+        return str(self.path)
 
 
 Image = DebianImage | DirectoryImage | ArchiveImage

@@ -22,30 +22,21 @@ import fcntl
 import hashlib
 import json
 import os
-import platform
 import shutil
 import tempfile
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mitos.host import process
 from mitos.host.rootfs import RootFilesystem, RootKind
-from mitos.images import archive, debian, skeleton, tree
-from mitos.images.catalog import ImageCatalog
-from mitos.images.image import (
-    ArchiveImage,
-    DebianImage,
-    DirectoryImage,
-    Image,
-    ImageBuildError,
-)
+from mitos.images import skeleton, tree
+from mitos.images.archive import Limits
+from mitos.images.image import Image, ImageBuildError
+from mitos.images.maker import maker_of
 
 __all__ = ["BuiltImage", "ImageBuildError", "ImageStore"]
 
 _LOCK_POLL_S = 0.1
-_COPY_TIMEOUT_S = 1800.0
 # Longer than any build may take, so a waiting caller outlasts the one that builds.
 _LOCK_TIMEOUT_S = 4000.0
 
@@ -73,16 +64,12 @@ class ImageStore:
 
     Args:
         home: the Mitos home; the store keeps to `rootfs/` in it.
-        catalog: the images people may name.
         limits: how large an archive may be.
     """
 
-    def __init__(
-        self, home: Path, catalog: ImageCatalog, *, limits: archive.Limits | None = None
-    ) -> None:
-        self.catalog = catalog
+    def __init__(self, home: Path, *, limits: Limits | None = None) -> None:
         self._directory = home / "rootfs"
-        self._limits = limits or archive.Limits()
+        self._limits = limits or Limits()
 
     async def find(self, image: Image) -> BuiltImage | None:
         """The image's root filesystem if it has been built, without building it.
@@ -90,7 +77,7 @@ class ImageStore:
         Raises:
             ImageBuildError: what the image is made of cannot be read.
         """
-        return self._recorded(await _recipe(image))
+        return self._recorded(await self._recipe(image))
 
     async def ensure(self, image: Image, progress: Callable[[str], None]) -> BuiltImage:
         """The image's root filesystem, built now unless it exists.
@@ -98,7 +85,7 @@ class ImageStore:
         Callers at the same time, in any number of processes, wait for one build.
 
         Args:
-            image: from the catalogue.
+            image: of any kind.
             progress: told each step, as a short line. Called in the event loop's thread.
 
         Raises:
@@ -113,7 +100,7 @@ class ImageStore:
     async def _make(
         self, image: Image, progress: Callable[[str], None], *, fresh: bool
     ) -> BuiltImage:
-        recipe = await _recipe(image)
+        recipe = await self._recipe(image)
         found = None if fresh else self._recorded(recipe)
         if found is not None:
             return found
@@ -122,6 +109,12 @@ class ImageStore:
             async with self._locked(recipe, image.name, progress):
                 found = None if fresh else self._recorded(recipe)
                 return found or await self._build(image, recipe, progress)
+
+    async def _recipe(self, image: Image) -> str:
+        """The hash of what the image is made of."""
+        with _translated(image):
+            text = await asyncio.to_thread(maker_of(image, self._limits).fingerprint)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def _recorded(self, recipe: str) -> BuiltImage | None:
         try:
@@ -154,44 +147,16 @@ class ImageStore:
         try:
             root = work / "root"
             root.mkdir(mode=0o755)
-            await self._fill(image, root, lambda step: progress(f"{image.name}: {step}"))
+            maker = maker_of(image, self._limits)
+            await maker.fill(root, lambda step: progress(f"{image.name}: {step}"))
             await asyncio.to_thread(skeleton.complete, root)
-            if await _recipe(image) != recipe:
+            if await self._recipe(image) != recipe:
                 raise ImageBuildError(f"image {image.name!r} changed while it was read")
             progress(f"{image.name}: checking the content")
             key = (await asyncio.to_thread(tree.digest, root))[:32]
             return await asyncio.to_thread(self._keep, image, recipe, root, key)
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, work, ignore_errors=True))
-
-    async def _fill(self, image: Image, root: Path, progress: Callable[[str], None]) -> None:
-        match image:
-            case DebianImage():
-                progress("building from Debian packages")
-                await debian.build(image, root, progress)
-            case DirectoryImage():
-                progress(f"copying {image.path}")
-                await _copy(image.path, root)
-            case ArchiveImage():
-                progress(f"unpacking {image.path}")
-                await self._unpack(image.path, root)
-
-    async def _unpack(self, file: Path, root: Path) -> None:
-        readable = await archive.decompress(file, root.parent, self._limits)
-        cancelled = threading.Event()
-        work = asyncio.ensure_future(
-            asyncio.to_thread(
-                archive.extract, readable, root, limits=self._limits, cancelled=cancelled
-            )
-        )
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError:
-            # The thread must have let go of the folder before it is removed.
-            cancelled.set()
-            with contextlib.suppress(ImageBuildError):
-                await work
-            raise
 
     def _keep(self, image: Image, recipe: str, root: Path, key: str) -> BuiltImage:
         kept = self._directory / key
@@ -203,34 +168,6 @@ class ImageStore:
         draft.write_text(json.dumps(record) + "\n")
         draft.replace(self._directory / f"{recipe}.json")
         return BuiltImage(RootFilesystem(RootKind.FOLDER, kept), key)
-
-
-async def _recipe(image: Image) -> str:
-    """The hash of what the image is made of."""
-    with _translated(image):
-        return (await asyncio.to_thread(_describe, image))[:32]
-
-
-def _describe(image: Image) -> str:
-    match image:
-        case DebianImage():
-            parts = [image.suite, *sorted(set(image.packages)), platform.machine()]
-            text = "\n".join(["debian", str(debian.REVISION), *parts])
-        case DirectoryImage():
-            text = f"directory\n{tree.fingerprint(image.path)}"
-        case ArchiveImage():
-            with image.path.open("rb") as stream:
-                text = f"archive\n{hashlib.file_digest(stream, 'sha256').hexdigest()}"
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-async def _copy(source: Path, root: Path) -> None:
-    """Copies a folder: a change to it must not reach sandboxes that run."""
-    argv = ["cp", "--archive", "--one-file-system", "--reflink=auto", "--no-target-directory"]
-    try:
-        await process.run([*argv, "--", source, root], timeout_s=_COPY_TIMEOUT_S)
-    except process.CommandError as exc:
-        raise ImageBuildError(f"{source} could not be copied: {exc}") from exc
 
 
 @contextlib.contextmanager

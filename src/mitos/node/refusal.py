@@ -5,27 +5,41 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from mitos.engine.base import EngineError
-from mitos.node.launch import translate
-from mitos.node.ledger import EndReason
-from mitos.wire.errors import ApiError, ConnectCode
+from mitos.engine.base import EngineError, EngineFault
+from mitos.wire.errors import ApiError, ConnectCode, conflict
 
-__all__ = ["busy", "conflict", "ended", "engine_errors", "unknown_sandbox", "unknown_template"]
+__all__ = [
+    "busy",
+    "check_timeout",
+    "engine_errors",
+    "id_in_use",
+    "not_running",
+    "translate",
+    "unknown_template",
+]
 
-_CAUSE_OF_END = {
-    EndReason.OUT_OF_MEMORY: "it reached its memory limit and was killed",
-    EndReason.EXITED: "its first process ended",
-    EndReason.LOST: "its processes vanished from the host",
-    EndReason.SERVER_STOPPED: "its server was stopped",
-    EndReason.UNREADABLE: "it was hibernated, and this server cannot read its snapshot",
+_CODE_OF_FAULT = {
+    EngineFault.UNAVAILABLE: ("internal", ConnectCode.UNAVAILABLE),
+    EngineFault.UNSUPPORTED: ("internal", ConnectCode.UNIMPLEMENTED),
+    EngineFault.NO_SPACE: ("quota_exceeded", ConnectCode.RESOURCE_EXHAUSTED),
+    EngineFault.TIMED_OUT: ("internal", ConnectCode.UNAVAILABLE),
+    EngineFault.FAILED: ("internal", ConnectCode.INTERNAL),
 }
 
 
-def unknown_sandbox(sandbox_id: str) -> ApiError:
-    """No such sandbox, or its user ended it."""
-    return ApiError(
-        "not_found", f"no sandbox named {sandbox_id!r}", context={"sandbox": sandbox_id}
-    )
+def translate(error: EngineError, what: str) -> ApiError:
+    """An engine's error as one of the catalogue."""
+    code, connect = _CODE_OF_FAULT[error.fault]
+    return ApiError(code, what, cause=str(error), remediation=error.remediation, connect=connect)
+
+
+@contextlib.contextmanager
+def engine_errors(what: str) -> Iterator[None]:
+    """Turns the engine's errors into ours, at the node's edge."""
+    try:
+        yield
+    except EngineError as exc:
+        raise translate(exc, what) from exc
 
 
 def unknown_template(template_id: str) -> ApiError:
@@ -38,52 +52,46 @@ def unknown_template(template_id: str) -> ApiError:
     )
 
 
-def ended(sandbox_id: str, reason: EndReason | None) -> ApiError:
-    """The error for a sandbox that is not there: unknown, reaped, or ended by itself."""
-    if reason is EndReason.DEADLINE:
-        return ApiError(
-            "idle_timeout",
-            f"sandbox {sandbox_id} ended at its deadline",
-            context={"sandbox": sandbox_id},
-        )
-    if reason is None or reason is EndReason.TERMINATED:
-        return unknown_sandbox(sandbox_id)
-    return ApiError(
-        "not_found",
-        f"sandbox {sandbox_id} has ended",
-        cause=_CAUSE_OF_END[reason],
-        remediation="Create a new sandbox; a larger resources.mem_size_mib helps against memory."
-        if reason is EndReason.OUT_OF_MEMORY
-        else "Create a new sandbox.",
+def id_in_use(sandbox_id: str) -> ApiError:
+    """Another sandbox has the id."""
+    return conflict(
+        f"a sandbox named {sandbox_id} exists already",
+        "Choose another id, or terminate that sandbox first.",
         context={"sandbox": sandbox_id},
-    )
-
-
-def conflict(sandbox_id: str, message: str, remediation: str) -> ApiError:
-    """What was asked does not fit the state the sandbox is in."""
-    return ApiError(
-        "invalid_input",
-        message,
-        remediation=remediation,
-        context={"sandbox": sandbox_id},
-        status=409,
-        connect=ConnectCode.FAILED_PRECONDITION,
     )
 
 
 def busy(sandbox_id: str, action: str) -> ApiError:
     """Calls are open that the action would cut off."""
     return conflict(
-        sandbox_id,
         f"sandbox {sandbox_id} has open calls and cannot be {action}",
         "Close its commands, terminals and transfers, or wait for them, then try again.",
+        context={"sandbox": sandbox_id},
     )
 
 
-@contextlib.contextmanager
-def engine_errors(what: str) -> Iterator[None]:
-    """Turns the engine's errors into ours, at the node's edge."""
-    try:
-        yield
-    except EngineError as exc:
-        raise translate(exc, what) from exc
+def not_running(sandbox_id: str, phase: str) -> ApiError:
+    """The sandbox stands still, and what was asked needs it to run."""
+    return conflict(
+        f"sandbox {sandbox_id} is {phase.lower()}",
+        "Resume the sandbox first: sb.resume() or POST /v1/resume.",
+        context={"sandbox": sandbox_id},
+    )
+
+
+def check_timeout(requested_s: int, ceiling_s: int, sandbox_id: str) -> None:
+    """Refuses a timeout over the server's ceiling; 0 means no ceiling.
+
+    Raises:
+        ApiError: `timeout_too_large`; never clamped.
+    """
+    if 0 < ceiling_s < requested_s:
+        raise ApiError(
+            "timeout_too_large",
+            f"a timeout of {requested_s} s is over the ceiling of {ceiling_s} s",
+            context={
+                "sandbox": sandbox_id,
+                "requested_s": requested_s,
+                "max_timeout_s": ceiling_s,
+            },
+        )

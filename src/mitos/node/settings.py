@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mitos.engine.base import Resources
+from mitos.node.quota import Quota
 
 __all__ = ["NodeSettings"]
 
@@ -67,3 +68,7 @@ class NodeSettings:
 
     boot_deadline_s: float = 60.0
     """How long a cold machine may take to say hello; the first start reads its files from disk."""
+
+    def quota(self, owner: str) -> Quota:  # noqa: ARG002  every owner has the same, so far
+        """An owner's bounds."""
+        return Quota(self.max_sandboxes, self.max_checkpoints, self.max_checkpoint_bytes)

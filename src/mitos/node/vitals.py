@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from mitos.agent.client import AgentClient
 from mitos.agent.process import ProcessReading
 from mitos.engine.base import EngineError, Machine, Usage
-from mitos.node.sandbox import Sandbox
+from mitos.node.lifecycle.sandbox import Sandbox
 from mitos.wire.errors import ApiError
 
 __all__ = ["ProcessInfo", "SandboxUsage", "Vitals", "measure", "read_processes", "watch"]
@@ -79,6 +79,7 @@ class SandboxUsage:
         steal_fraction: of the CPU time it could have had since it began, what the host withheld.
     """
 
+    uid: str
     sandbox_id: str
     template_id: str
     memory_bytes: int
@@ -96,15 +97,16 @@ class SandboxUsage:
 
 async def measure(sandbox: Sandbox) -> SandboxUsage | None:
     """What a sandbox costs now; None when it is hibernated or ended meanwhile."""
-    if sandbox.body is None:
+    if sandbox.running is None:
         return None
-    machine = sandbox.body.machine
+    machine = sandbox.running.machine
     try:
         usage = await machine.usage()
     except EngineError:
         return None
     wanted_s = usage.cpu_seconds + usage.steal_seconds
     return SandboxUsage(
+        uid=sandbox.uid,
         sandbox_id=sandbox.id,
         template_id=sandbox.template_id,
         memory_bytes=usage.memory_bytes,

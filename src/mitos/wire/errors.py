@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 __all__ = [
+    "CONFLICT",
     "CONNECT_STATUS",
     "ERROR_INFO_DOMAIN",
     "TABLE",
@@ -20,6 +21,7 @@ __all__ = [
     "ConnectCode",
     "ErrorRow",
     "bad_member",
+    "conflict",
 ]
 
 ERROR_INFO_DOMAIN = "mitos.run"
@@ -141,6 +143,15 @@ TABLE: Mapping[str, ErrorRow] = {row.code: row for row in _ROWS}
 """The complete catalogue, by code."""
 
 
+CONFLICT = ErrorRow(
+    "invalid_input", 409, _C.FAILED_PRECONDITION, False,
+    "Look at the state of what is named, change it, and send the request again.",
+)  # fmt: skip
+"""Of a request that does not fit the state of what it is about: the catalogue has no code of its
+own for it.
+"""
+
+
 class ApiError(Exception):
     """A failure with a code of the catalogue: what `node` raises and `server` renders.
 
@@ -184,6 +195,24 @@ class ApiError(Exception):
         if self.context:
             error["context"] = self.context
         return {"error": error}
+
+
+def conflict(
+    message: str,
+    remediation: str,
+    *,
+    context: Mapping[str, str | int | float] | None = None,
+    connect: ConnectCode | None = None,
+) -> ApiError:
+    """What was asked does not fit the state of what it is about; the arguments of `ApiError`."""
+    return ApiError(
+        CONFLICT.code,
+        message,
+        remediation=remediation,
+        context=context,
+        status=CONFLICT.status,
+        connect=connect or CONFLICT.connect,
+    )
 
 
 def bad_member(member: str, wanted: str) -> ApiError:

@@ -27,7 +27,7 @@ from mitos.engine.fake.facts import FACTS
 from mitos.engine.fake.guest import FakeGuest, GuestState
 from mitos.engine.fake.pipe import PipeEnd, pipe
 
-__all__ = ["FakeEngine", "FakeMachine"]
+__all__ = ["FakeEngine", "FakeMachine", "Hold"]
 
 _TOKEN_FILE = "state"  # noqa: S105  a file's name
 
@@ -102,11 +102,19 @@ class FakeMachine:
         await self._guest_end.close()
 
 
+class Hold:
+    """A call that waits: `reached` is set once it does, `let_go` lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+
 class FakeEngine:
     """Runs guests in this process.
 
     Tests make it fail: `fail_next` names a method whose next call raises, `mute_next_identify`
-    makes the next restored guest keep silent in its handshake.
+    makes the next restored guest keep silent in its handshake, `hold_next` makes a call wait.
     """
 
     name = "fake"
@@ -116,6 +124,7 @@ class FakeEngine:
         self.machines: dict[str, FakeMachine] = {}
         self.fail_next: str | None = None
         self.mute_next_identify = False
+        self._holds: dict[str, Hold] = {}
         self._states: dict[str, GuestState] = {}
         self._numbers = itertools.count(1)
         self._is_open = False
@@ -141,20 +150,20 @@ class FakeEngine:
 
     async def boot(self, spec: MachineSpec) -> Machine:
         """Starts an empty guest."""
-        self._attempt("boot")
+        await self._attempt("boot")
         require_bootable(spec, self.facts)
         return self._add(spec, GuestState(), is_restored=False)
 
     async def prepare(self, spec: MachineSpec) -> Blank:
         """Makes a blank."""
-        self._attempt("prepare")
+        await self._attempt("prepare")
         require_bootable(spec, self.facts)
         return FakeBlank(self._new_id(), spec)
 
     async def checkpoint(self, machine: Machine, directory: Path) -> Snapshot:
         """Copies the guest's state."""
         found = _ours(machine)
-        self._attempt("checkpoint")
+        await self._attempt("checkpoint")
         token = secrets.token_hex(16)
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -169,7 +178,7 @@ class FakeEngine:
         if not isinstance(blank, FakeBlank) or blank.is_used:
             raise EngineError(f"blank {blank.id} is used up")
         blank.is_used = True
-        self._attempt("restore")
+        await self._attempt("restore")
         if blank.spec != snapshot.spec:
             raise EngineError(f"blank {blank.id} has another spec than the snapshot")
         try:
@@ -182,10 +191,12 @@ class FakeEngine:
 
     async def pause(self, machine: Machine) -> None:
         """Stops the guest."""
+        await self._attempt("pause")
         _ours(machine).pause(paused=True)
 
     async def resume(self, machine: Machine) -> None:
         """Lets it go on."""
+        await self._attempt("resume")
         _ours(machine).pause(paused=False)
 
     async def destroy(self, item: Machine | Blank) -> None:
@@ -204,9 +215,17 @@ class FakeEngine:
     def _new_id(self) -> str:
         return f"fake-{next(self._numbers)}"
 
-    def _attempt(self, method: str) -> None:
+    def hold_next(self, method: str) -> Hold:
+        """The next call of the method waits until the hold is let go."""
+        hold = self._holds[method] = Hold()
+        return hold
+
+    async def _attempt(self, method: str) -> None:
         if not self._is_open:
             raise EngineError("the fake engine is not started")
+        if (hold := self._holds.pop(method, None)) is not None:
+            hold.reached.set()
+            await hold.let_go.wait()
         if self.fail_next == method:
             self.fail_next = None
             raise EngineError(f"{method} failed because the test wanted it to")

@@ -1,0 +1,94 @@
+"""Why sandboxes end: one table of reasons, each with its text, used in flight and afterwards."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from mitos.engine.base import MachineEnd
+from mitos.wire.errors import ApiError
+
+__all__ = ["EndReason", "ended", "reason_of", "unknown_sandbox"]
+
+
+class EndReason(str, enum.Enum):
+    """Why a sandbox is no more."""
+
+    TERMINATED = "terminated"  # its user ended it
+    DEADLINE = "deadline"  # its deadline passed, or it was idle for too long
+    OUT_OF_MEMORY = "out_of_memory"
+    EXITED = "exited"
+    LOST = "lost"
+    UNRESPONSIVE = "unresponsive"  # its machine is there, but its agent cannot be used any more
+    SERVER_STOPPED = "server_stopped"
+    UNREADABLE = "unreadable"  # hibernated by a server whose snapshots this one cannot read
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    cause: str
+    remediation: str = "Create a new sandbox."
+
+
+_TEXTS = {
+    EndReason.TERMINATED: _Text("it was terminated"),
+    EndReason.OUT_OF_MEMORY: _Text(
+        "it reached its memory limit of {memory_mib} MiB and was killed",
+        "Create the template with a larger resources.mem_size_mib; files count as memory too.",
+    ),
+    EndReason.EXITED: _Text(
+        "its first process ended",
+        "Create a new sandbox; do not kill process 1 or write to its standard output.",
+    ),
+    EndReason.LOST: _Text(
+        "its processes vanished from the host",
+        "Create a new sandbox and look at the server's log.",
+    ),
+    EndReason.UNRESPONSIVE: _Text(
+        "its agent no longer answered and it was given up",
+        "Create a new sandbox and look at the server's log.",
+    ),
+    EndReason.SERVER_STOPPED: _Text("its server was stopped"),
+    EndReason.UNREADABLE: _Text("it was hibernated, and this server cannot read its snapshot"),
+}
+
+_OF_MACHINE = {
+    MachineEnd.OUT_OF_MEMORY: EndReason.OUT_OF_MEMORY,
+    MachineEnd.EXITED: EndReason.EXITED,
+    MachineEnd.LOST: EndReason.LOST,
+    MachineEnd.DESTROYED: EndReason.TERMINATED,
+}
+
+
+def reason_of(end: MachineEnd) -> EndReason:
+    """The reason of a sandbox whose machine ended so."""
+    return _OF_MACHINE[end]
+
+
+def ended(sandbox_id: str, reason: EndReason, *, memory_mib: int) -> ApiError:
+    """The error for a sandbox that has ended.
+
+    Args:
+        sandbox_id: its id.
+        reason: why it ended.
+        memory_mib: its memory limit.
+    """
+    context = {"sandbox": sandbox_id}
+    if reason is EndReason.DEADLINE:
+        message = f"sandbox {sandbox_id} ended at its deadline"
+        return ApiError("idle_timeout", message, context=context)
+    text = _TEXTS[reason]
+    return ApiError(
+        "not_found",
+        f"sandbox {sandbox_id} has ended",
+        cause=text.cause.format(memory_mib=memory_mib),
+        remediation=text.remediation,
+        context=context,
+    )
+
+
+def unknown_sandbox(sandbox_id: str) -> ApiError:
+    """The error for an id that no sandbox has, or had lately."""
+    return ApiError(
+        "not_found", f"no sandbox named {sandbox_id!r}", context={"sandbox": sandbox_id}
+    )

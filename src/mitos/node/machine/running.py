@@ -1,0 +1,63 @@
+"""A machine that has proved who it is, from a snapshot: the fork handshake, fail closed.
+
+A restored machine is served only after its agent confirmed a fresh identity (`agent/identity.py`).
+Anything else destroys it and says so; whoever calls this gets a working machine or an error, never
+something between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+
+from mitos.agent.client import AgentClient
+from mitos.agent.identity import Identity
+from mitos.agent.link import Link
+from mitos.engine.base import Blank, Engine, EngineError, Machine, Snapshot
+from mitos.wire.errors import ApiError
+
+__all__ = ["RunningMachine", "destroy", "restore"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningMachine:
+    """A machine that answers, and its link. Owned by whoever got it; `destroy` frees both."""
+
+    machine: Machine
+    link: Link
+
+
+async def destroy(engine: Engine, running: RunningMachine) -> None:
+    """Ends the machine and frees its link. A failure is logged: there is nobody to tell."""
+    await running.link.close()
+    try:
+        await engine.destroy(running.machine)
+    except EngineError as exc:
+        _log.error("machine %s could not be removed: %s", running.machine.id, exc)
+
+
+async def restore(
+    engine: Engine, blank: Blank, snapshot: Snapshot, *, identity: Identity, deadline_s: float
+) -> RunningMachine:
+    """Restores the snapshot into the blank and gives the machine its identity.
+
+    Raises:
+        ApiError: the handshake failed; the machine is destroyed.
+        EngineError: the engine could not restore; the blank is gone.
+    """
+    machine = await engine.restore(blank, snapshot)
+    async with contextlib.AsyncExitStack() as undo:
+        link = Link(machine.link)
+        running = RunningMachine(machine, link)
+        undo.push_async_callback(destroy, engine, running)
+        agent = AgentClient(link, _lost_in_handshake)
+        await agent.identify(identity, forked=True, deadline_s=deadline_s)
+        undo.pop_all()
+    return running
+
+
+async def _lost_in_handshake() -> ApiError:
+    return ApiError("internal", "the restored machine ended before it confirmed its identity")

@@ -1,0 +1,121 @@
+"""The node's database: one SQLite file in WAL mode, with transactions and typed failures.
+
+Every call is one short transaction on the event loop's thread: each takes well under a millisecond,
+so no thread is worth it, and nobody sees half of one.
+
+Full disk: a transaction fails with `quota_exceeded` and has not happened. What must happen anyway,
+such as the end of a sandbox, is *owed*: it is written in front of the next transaction that works.
+On a crash what is owed is lost: the next server then finds the sandbox as one without a machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mitos.node.state import migration
+from mitos.wire.errors import ApiError, ConnectCode
+
+__all__ = ["Database", "Transaction"]
+
+_log = logging.getLogger(__name__)
+
+Transaction = sqlite3.Connection
+"""What a transaction's statements are executed on."""
+
+
+class Database:
+    """An open database of the current schema.
+
+    Args:
+        path: the file, made if absent and brought up to the current schema.
+
+    Raises:
+        ApiError: it cannot be opened, or is of a later version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._owed: list[Callable[[Transaction], None]] = []
+        with _typed(f"{path} could not be opened"):
+            self._connection = sqlite3.connect(path, isolation_level=None)
+            try:
+                self._connection.executescript(
+                    "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+                )
+                migration.migrate(self._connection)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def close(self) -> None:
+        """Writes what is owed, if that is possible now, and closes the file. Idempotent."""
+        if self._owed:
+            with contextlib.suppress(ApiError), self.transaction():
+                pass
+        self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """All statements of the block happen, or none does. Not nested; the block must not wait.
+
+        Raises:
+            ApiError: `quota_exceeded` on a full disk, `internal` (503) for other failures.
+        """
+        with _typed("the server's state could not be written"):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                for work in self._owed:
+                    work(self._connection)
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._owed.clear()
+
+    def write_or_owe(self, work: Callable[[Transaction], None]) -> None:
+        """Writes now, or in front of the next transaction that works."""
+        try:
+            with self.transaction() as transaction:
+                work(transaction)
+        except ApiError as exc:
+            _log.error("%s; it is written later: %s", exc.message, exc.cause)
+            self._owed.append(work)
+
+    def query(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """The rows of a SELECT.
+
+        Raises:
+            ApiError: `internal` (503), the file cannot be read.
+        """
+        with _typed("the server's state could not be read"):
+            return self._connection.execute(statement, parameters).fetchall()
+
+
+@contextlib.contextmanager
+def _typed(what: str) -> Iterator[None]:
+    """Turns SQLite's errors into those of the catalogue."""
+    try:
+        yield
+    except sqlite3.Error as exc:
+        if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise ApiError(
+                "quota_exceeded",
+                what,
+                cause=str(exc),
+                remediation="Free space on the disk of the server's home; ending sandboxes helps.",
+                context={"dimension": "disk"},
+            ) from exc
+        raise ApiError(
+            "internal",
+            what,
+            cause=str(exc),
+            remediation="Look at the disk of the server's home and at the server's log.",
+            status=503,
+            connect=ConnectCode.UNAVAILABLE,
+        ) from exc

@@ -1,0 +1,141 @@
+"""Template snapshots: made once, found again.
+
+They live in `<home>/snapshots/<key>/`; the key covers all they depend on (`node/recipe.py`), so a
+changed part makes a new snapshot and an unchanged one is used again, also by the next server. A
+snapshot is written beside its place and moved there when it is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from mitos.agent.client import AgentClient
+from mitos.agent.link import Link
+from mitos.agent.stream import LinkLostError
+from mitos.engine.base import Engine, EngineError, MachineSpec, Resources, Snapshot
+from mitos.host.rootfs import RootFilesystem
+from mitos.images import guest
+from mitos.images.image import Image
+from mitos.images.store import BuiltImage, ImageBuildError, ImageStore
+from mitos.node.machine.running import RunningMachine, destroy
+from mitos.node.recipe import Recipe, WarmUp, layer_key, snapshot_key
+from mitos.node.refusal import translate
+from mitos.node.settings import NodeSettings
+from mitos.node.state.persist import TemplateRow
+from mitos.node.template.warm_up import Progress, build_failed, run_steps, warm_up
+from mitos.wire.errors import ApiError
+
+__all__ = ["SnapshotStore", "TemplateSnapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateSnapshot:
+    """A snapshot, and the image it was taken over."""
+
+    snapshot: Snapshot
+    image: BuiltImage
+
+
+class SnapshotStore:
+    """Makes template snapshots and finds the ones already made.
+
+    Args:
+        settings: home and deadlines.
+        engine: boots and snapshots.
+        images: makes root filesystems.
+    """
+
+    def __init__(self, settings: NodeSettings, engine: Engine, images: ImageStore) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._images = images
+        self._directory = settings.home / "snapshots"
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._guest: Path | None = None
+
+    def prepare(self) -> None:
+        """Makes the folder and removes what a crashed build left in it."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for leftover in self._directory.glob("building-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    async def ensure(
+        self, recipe: Recipe, resources: Resources, progress: Progress
+    ) -> TemplateSnapshot:
+        """The snapshot of a recipe, which is made now if it does not exist.
+
+        Raises:
+            ApiError: `build_failed` when a step fails, or the engine's failure.
+        """
+        built = await self._built(recipe.base, progress)
+        layer = layer_key(built.key, recipe.steps)
+        snapshot = await self._place(built.rootfs, layer, resources, recipe.warm_up)
+        async with self._locks.setdefault(snapshot.directory.name, asyncio.Lock()):
+            if not snapshot.directory.is_dir():
+                await self._build(recipe, snapshot, progress)
+        return TemplateSnapshot(snapshot, built)
+
+    async def find(self, row: TemplateRow) -> Snapshot | None:
+        """The snapshot of an earlier server's template, if this engine and agent can use it."""
+        layer = layer_key(row.rootfs_key, row.steps)
+        snapshot = await self._place(row.rootfs, layer, row.resources, row.warm_up)
+        return snapshot if snapshot.directory.is_dir() and row.rootfs.exists() else None
+
+    async def _place(
+        self, rootfs: RootFilesystem, layer: str, resources: Resources, wanted: WarmUp
+    ) -> Snapshot:
+        if self._guest is None:
+            home = self._settings.home / "guest"
+            self._guest = await asyncio.to_thread(guest.materialize, home)
+        spec = MachineSpec(rootfs=rootfs, guest=self._guest, resources=resources)
+        key = snapshot_key(layer, spec, wanted, self._engine.snapshot_format)
+        return Snapshot(self._directory / key, spec)
+
+    async def _built(self, image: Image, progress: Progress) -> BuiltImage:
+        try:
+            return await self._images.ensure(image, progress)
+        except ImageBuildError as exc:
+            raise build_failed(image.name, "rootfs", str(exc)) from exc
+
+    async def _build(self, recipe: Recipe, wanted: Snapshot, progress: Progress) -> None:
+        name = recipe.base.name
+        work = Path(tempfile.mkdtemp(prefix="building-", dir=self._directory))
+        try:
+            made = await self._make(recipe, wanted.spec, work / "snapshot", progress)
+            made.directory.rename(wanted.directory)
+            progress(f"{name}: ready")
+        except EngineError as exc:
+            raise translate(exc, f"template {name!r} could not be booted and snapshotted") from exc
+        except (LinkLostError, TimeoutError) as exc:
+            reason = str(exc) or "the machine did not answer in time"
+            raise build_failed(name, "boot", reason) from exc
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+
+    async def _make(
+        self, recipe: Recipe, spec: MachineSpec, directory: Path, progress: Progress
+    ) -> Snapshot:
+        name = recipe.base.name
+        progress(f"{name}: booting")
+        machine = await self._engine.boot(spec)
+        link = Link(machine.link)
+        async with contextlib.AsyncExitStack() as undo:
+            undo.push_async_callback(destroy, self._engine, RunningMachine(machine, link))
+            async with asyncio.timeout(self._settings.boot_deadline_s):
+                await link.hello()
+            agent = AgentClient(link, _ended)
+            await run_steps(agent, recipe, progress)
+            await warm_up(agent, name, recipe.warm_up, progress)
+            progress(f"{name}: writing the snapshot")
+            async with link.still(self._settings.freeze_deadline_s):
+                return await self._engine.checkpoint(machine, directory)
+        raise AssertionError("unreachable")
+
+
+async def _ended() -> ApiError:
+    return ApiError("build_failed", "the machine ended while it was warmed up")
