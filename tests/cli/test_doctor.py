@@ -13,7 +13,6 @@ from mitos.cli import examination
 from mitos.cli.doctor import doctor
 from mitos.cli.examination import Check, Status
 from mitos.engine.base import Probe, ProbeCheck
-from mitos.images.catalog import ImageCatalog
 from mitos.images.image import DirectoryImage
 from mitos.images.store import ImageStore
 
@@ -74,21 +73,20 @@ async def test_templates_are_listed_once_built(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/file").write_text("x")
     (tmp_path / "templates.toml").write_text('[templates.mine]\nrootfs = "source"\n')
-    store = ImageStore(tmp_path, ImageCatalog(tmp_path / "templates.toml"))
-    assert (await examination.check_templates(store)).status is Status.WARN
+    store = ImageStore(tmp_path)
+    assert (await examination.check_templates(tmp_path)).status is Status.WARN
 
     await store.ensure(DirectoryImage("mine", tmp_path / "source"), lambda _: None)
 
-    assert await examination.check_templates(store) == Check(
+    assert await examination.check_templates(tmp_path) == Check(
         "templates", Status.PASS, "built: mine"
     )
 
 
 async def test_a_faulty_configuration_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "templates.toml").write_text("[templates.x")
-    store = ImageStore(tmp_path, ImageCatalog(tmp_path / "templates.toml"))
 
-    check = await examination.check_templates(store)
+    check = await examination.check_templates(tmp_path)
 
     assert check.status is Status.FAIL
     assert "templates.toml" in check.detail

@@ -177,7 +177,7 @@ def raw_call(
     """A call over a socket of its own, so that the test decides how fast it is read."""
     body = struct.pack("!BI", 0, len(payload)) + payload
     head = (
-        f"POST /sandbox.v1.Sandbox/{method} HTTP/1.1\r\nHost: x\r\n"
+        f"POST /sandbox.v1.Sandbox/{method} HTTP/1.1\r\nHost: localhost\r\n"
         f"Content-Type: application/connect+{codec}\r\nX-Sandbox-Id: {sandbox}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )

@@ -52,7 +52,7 @@ class Call:
         # The body of a call that never ends its input is announced larger than it is.
         announced = len(body) + (1 << 20 if method == "WriteFile" else 0)
         self.socket.sendall(
-            f"POST {SERVICE}/{method} HTTP/1.1\r\nHost: x\r\n"
+            f"POST {SERVICE}/{method} HTTP/1.1\r\nHost: localhost\r\n"
             f"Content-Type: application/connect+json\r\nX-Sandbox-Id: {sandbox}\r\n"
             f"Content-Length: {announced}\r\n\r\n".encode()
             + body

@@ -128,3 +128,13 @@ def _varint(data: bytes) -> tuple[int, bytes]:
             return number, data[index + 1 :]
         shift += 7
     raise AssertionError("a torn number")
+
+
+def raw_exec(sandbox: str, command: str, method: str = "ExecStream") -> bytes:
+    """A whole HTTP/1.1 request that runs a command."""
+    opened = {"command": command}
+    body = envelope(opened if method == "ExecStream" else {"open": opened})
+    return (
+        f"POST {SERVICE}/{method} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {JSON_STREAM}\r\n"
+        f"X-Sandbox-Id: {sandbox}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body

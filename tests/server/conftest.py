@@ -1,31 +1,24 @@
-"""Servers for the tests of this folder; most share one, each with sandboxes of its own."""
+"""Servers for the tests of this folder, over the fake engine: they are about the server alone.
+
+Most tests share one, each with sandboxes of its own. Tests that need real sandboxes are in `real/`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from mitos.server.settings import ServerSettings
-from tests.server.serving import Server, serving
+from tests.server.serving import Server, serving_fake
 
-HERE = Path(__file__).parent
 KEY = "key-that-nobody-may-see"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of this folder: nearly all need a real sandbox."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.real)
-            item.add_marker(pytest.mark.timeout(60))
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server without a key."""
-    with serving(tmp_path_factory.mktemp("server")) as running:
+    with serving_fake(tmp_path_factory.mktemp("server")) as running:
         yield running
 
 
@@ -33,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that needs a key."""
     settings = ServerSettings(api_key=KEY)
-    with serving(tmp_path_factory.mktemp("keyed"), settings=settings) as running:
+    with serving_fake(tmp_path_factory.mktemp("keyed"), settings=settings) as running:
         yield running
 
 

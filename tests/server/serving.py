@@ -1,4 +1,7 @@
-"""A real server on loopback with real sandboxes, run by an event loop in a thread of its own."""
+"""A real server on loopback, run by an event loop in a thread of its own.
+
+Its sandboxes are real, or those of the fake engine where a test is about the server alone.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,14 @@ import pytest
 from starlette.types import ASGIApp
 
 from mitos.engine import select
+from mitos.engine.base import Engine
+from mitos.engine.fake import FakeEngine
 from mitos.engine.kind import EngineSettings
-from mitos.images.catalog import CONFIGURATION_NAME, ImageCatalog
-from mitos.images.store import ImageStore
-from mitos.node.node import Node
+from mitos.node.node import Node, RunningNode
+from mitos.node.principal import LOCAL
 from mitos.node.settings import NodeSettings
+from mitos.node.template.catalog import CONFIGURATION_NAME
+from mitos.node.tenant import Tenant
 from mitos.server import app, http
 from mitos.server.settings import ServerSettings
 from tests.integration.leftovers import Leftovers
@@ -39,12 +45,17 @@ class Server:
 
     url: str
     port: int
-    node: Node
+    node: RunningNode
     loop: asyncio.AbstractEventLoop
     told: asyncio.Event
     thread: threading.Thread
     key: str | None = None
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    @property
+    def tenant(self) -> Tenant:
+        """The only owner's part of the node."""
+        return self.node.tenant(LOCAL)
 
     def client(self, **options: Any) -> httpx.Client:
         """An HTTP client that sends the server's key."""
@@ -82,8 +93,8 @@ class Server:
         """Terminates every sandbox there is."""
 
         async def end() -> None:
-            ids = [record.id for record in self.node.list_sandboxes()]
-            await asyncio.gather(*map(self.node.terminate, ids))
+            ids = [record.id for record in self.tenant.list_sandboxes()]
+            await asyncio.gather(*map(self.tenant.terminate, ids))
 
         self.run(end())
 
@@ -110,7 +121,7 @@ def serving(
     wrap: Callable[[ASGIApp], ASGIApp] = lambda application: application,
     **node_settings: Any,
 ) -> Iterator[Server]:
-    """Starts a server with the template `python` ready, and stops it afterwards.
+    """Starts a server with real sandboxes and the template `python`, and stops it afterwards.
 
     Args:
         folder: for all its files.
@@ -118,21 +129,55 @@ def serving(
         wrap: puts something around the application, such as an observer.
         node_settings: what differs from an ordinary node.
     """
-    home = _new_home(folder)
+    if reason := why_no_real_sandboxes():
+        pytest.skip(reason)
+    home = folder / "home"
+    home.mkdir(parents=True)
+    borrow_cache(home)
     leftovers = Leftovers(home)
     wanted = {"warm_per_template": 2, "blanks_per_spec": 0, **node_settings}
+    engine = select.find(select.AUTO).open(EngineSettings(home))
+    with _serving(folder, engine, settings or ServerSettings(), wrap, wanted) as running:
+        yield running
+    assert leftovers.found() == []
+
+
+@contextlib.contextmanager
+def serving_fake(
+    folder: Path, *, settings: ServerSettings | None = None, **node_settings: Any
+) -> Iterator[Server]:
+    """The same over the fake engine: no root, no sandbox, a few milliseconds."""
+    home, rootfs = folder / "home", folder / "rootfs"
+    home.mkdir(parents=True)
+    (rootfs / "etc").mkdir(parents=True)
+    lines = (f'[templates.{name}]\nrootfs = "{rootfs}"\n' for name in ("python", "base"))
+    (home / CONFIGURATION_NAME).write_text("".join(lines))
+    wanted = {"warm_per_template": 0, "blanks_per_spec": 0, **node_settings}
+    with _serving(
+        folder, FakeEngine(), settings or ServerSettings(), lambda app: app, wanted
+    ) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def _serving(
+    folder: Path,
+    engine: Engine,
+    settings: ServerSettings,
+    wrap: Callable[[ASGIApp], ASGIApp],
+    node_settings: dict[str, Any],
+) -> Iterator[Server]:
+    home = folder / "home"
     started: Future[Server] = Future()
 
     async def serve() -> None:
-        engine = select.find(select.AUTO).open(EngineSettings(home))
-        images = ImageStore(home, ImageCatalog(home / CONFIGURATION_NAME))
-        node = Node(NodeSettings(home=home, scratch=folder / "scratch", **wanted), engine, images)
-        await node.start()
-        await node.templates.create("python")
+        wanted = NodeSettings(home=home, scratch=folder / "scratch", **node_settings)
+        node = await Node(wanted, engine).start()
+        await node.tenant(LOCAL).templates.create("python")
         listener = http.bind("127.0.0.1", 0)
         port = listener.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
-        own = replace(settings or ServerSettings(), base_url=url)
+        own = replace(settings, base_url=url)
         listener.listen(http.BACKLOG)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -165,16 +210,6 @@ def serving(
     finally:
         thread.join(DEADLINE_S)
         assert not thread.is_alive(), "the server did not stop"
-    assert leftovers.found() == []
-
-
-def _new_home(folder: Path) -> Path:
-    if reason := why_no_real_sandboxes():
-        pytest.skip(reason)
-    home = folder / "home"
-    home.mkdir(parents=True)
-    borrow_cache(home)
-    return home
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ def test_the_number_of_the_line_is_in_the_answer(server: Server, lines: Lines) -
 
 def test_a_client_cannot_write_lines_or_fields(server: Server, lines: Lines) -> None:
     path = b"/v1/sandboxes/x%0Arequest=1%20status=200/fork%0D%0Aop=%C3%A9"
-    request = b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nX-Sandbox-Id: a status=1\r\n\r\n"
+    request = b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nX-Sandbox-Id: a status=1\r\n\r\n"
     with raw(server, request) as connection:
         connection.recv(1000)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from mitos.node.principal import LOCAL
 from tests.server.serving import Server
 
 
@@ -19,4 +20,4 @@ def until(holds: Callable[[], object], deadline_s: float = 5.0) -> float:
 
 def open_streams(server: Server, sandbox: str) -> int:
     """Commands, cells and terminals that run in a sandbox."""
-    return server.node._roster.find(sandbox).open_streams
+    return server.node._parts.registry.find(LOCAL.owner, sandbox).open_streams

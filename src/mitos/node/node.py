@@ -127,6 +127,10 @@ class RunningNode:
         """How many sandboxes live, of all owners."""
         return len(self._parts.registry.living())
 
+    def count_templates(self) -> int:
+        """How many templates are offered, to all owners."""
+        return self._parts.templates.count()
+
     async def usages(self) -> list[vitals.SandboxUsage]:
         """What each living sandbox costs; one that ends meanwhile is left out."""
         found = await asyncio.gather(*map(vitals.measure, self._parts.registry.living()))

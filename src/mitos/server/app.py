@@ -1,7 +1,12 @@
-"""The server as one ASGI application: Connect under its service path, everything else Starlette.
+"""The server as one ASGI application.
 
-`journal` logs each request; `keep_alive` says when a connection ends with it; `auth` looks at a
-runtime call's key before its body is read.
+Each request passes these layers, then one of the fronts:
+
+    journal      logs the request
+    keep_alive   says when the connection ends with it
+    gate         lets the caller in, or not
+
+Previews are told by their host, runtime calls by their path; the rest is Starlette's.
 """
 
 from __future__ import annotations
@@ -10,36 +15,69 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mitos.node.node import Node
-from mitos.server import ports, pty, rest
-from mitos.server.auth import AuthInterceptor
-from mitos.server.codec import codecs
+from mitos.node.node import RunningNode
+from mitos.server import terminal
 from mitos.server.errors import envelope_response, internal_error
-from mitos.server.expose import Exposure
-from mitos.server.journal import Journal, OutcomeInterceptor
+from mitos.server.gate.layer import Gate
+from mitos.server.journal import Journal
 from mitos.server.keep_alive import KeepAlive
-from mitos.server.preview import Preview
-from mitos.server.runtime import RuntimeService
+from mitos.server.ports import expose
+from mitos.server.ports.preview import PreviewHosts
+from mitos.server.ports.proxy import PortProxy
+from mitos.server.rest import router
+from mitos.server.runtime import application
+from mitos.server.runtime.application import Runtime
 from mitos.server.settings import ServerSettings
-from mitos.wire._generated.sandbox.v1.sandbox_connect import SandboxASGIApplication
+from mitos.server.tenant import Tenants
 from mitos.wire.errors import ApiError
 
-__all__ = ["RUNTIME_PATH", "build"]
-
-RUNTIME_PATH = "/sandbox.v1.Sandbox/"
+__all__ = ["build", "routes"]
 
 
-def build(node: Node, settings: ServerSettings) -> ASGIApp:
+def build(node: RunningNode, settings: ServerSettings) -> ASGIApp:
     """The application over a started node."""
-    exposure = Exposure(node)
-    control_plane = Starlette(
-        routes=[
-            *rest.routes(node, settings),
-            *pty.routes(node, settings),
-            *ports.routes(settings, exposure),
-        ],
+    tenants = Tenants(node)
+    proxy = PortProxy(tenants)
+    control_plane = _control_plane(routes(node, settings, tenants, proxy))
+    previews = PreviewHosts(tenants, settings.preview, proxy) if settings.preview else None
+    gate = Gate(
+        _Api(Runtime(tenants, settings), control_plane),
+        previews,
+        settings,
+        renders_refusal=application.is_call,
+    )
+    return Journal(KeepAlive(gate))
+
+
+def routes(
+    node: RunningNode, settings: ServerSettings, tenants: Tenants, proxy: PortProxy
+) -> list[BaseRoute]:
+    """Every route but the runtime calls'."""
+    return [
+        *router.routes(node, settings, tenants),
+        *terminal.routes(tenants, settings),
+        *expose.routes(proxy),
+    ]
+
+
+class _Api:
+    """Sends runtime calls to Connect, and the rest to the control plane."""
+
+    def __init__(self, runtime: ASGIApp, control_plane: ASGIApp) -> None:
+        self._runtime = runtime
+        self._control_plane = control_plane
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._runtime if application.is_addressed(scope) else self._control_plane
+        await app(scope, receive, send)
+
+
+def _control_plane(routes: list[BaseRoute]) -> ASGIApp:
+    app = Starlette(
+        routes=routes,
         exception_handlers={
             ApiError: _answer_error,
             HTTPException: _answer_http_error,
@@ -47,47 +85,8 @@ def build(node: Node, settings: ServerSettings) -> ASGIApp:
         },
     )
     # A redirect would name whatever host the client claimed; clients follow none anyway.
-    control_plane.router.redirect_slashes = False
-    runtime = SandboxASGIApplication(
-        RuntimeService(node, settings),
-        read_max_bytes=settings.max_message_bytes,
-        codecs=codecs(),
-        interceptors=[OutcomeInterceptor(), AuthInterceptor(settings.api_key)],
-    )
-    hosts = Preview(node, settings.preview, exposure) if settings.preview is not None else None
-    return Journal(KeepAlive(_Switch(runtime, control_plane, hosts)))
-
-
-class _Switch:
-    """Sends what is for a preview host there, runtime calls to Connect, the rest to Starlette."""
-
-    def __init__(self, runtime: ASGIApp, control_plane: ASGIApp, preview: Preview | None) -> None:
-        self._runtime = runtime
-        self._control_plane = control_plane
-        self._preview = preview
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_runtime = scope["type"] == "http" and scope["path"].startswith(RUNTIME_PATH)
-        if self._preview is not None and self._preview.is_addressed(scope):
-            await self._preview(scope, receive, send)
-        elif not is_runtime:
-            await self._control_plane(scope, receive, send)
-        elif scope["method"] != "POST":
-            error = Response("use POST\n", status_code=405, headers={"Allow": "POST"})
-            await error(scope, receive, send)
-        elif not all(_is_text(value) for _, value in scope["headers"]):
-            error = Response("headers must be UTF-8\n", status_code=400)
-            await error(scope, receive, send)
-        else:
-            await self._runtime(scope, receive, send)
-
-
-def _is_text(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _answer_error(_request: Request, exc: Exception) -> Response:

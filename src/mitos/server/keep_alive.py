@@ -1,8 +1,9 @@
-"""Says `Connection: close` on an HTTP/1.1 answer that comes before the request's body has.
+"""Says `Connection: close` on an HTTP/1.1 answer that is sent before all of the body has come.
 
-A connection can be used again only when both sides have said everything. An answer that does not
-wait for the body (a wrong key, a terminal's stream) leaves the rest of it on the wire, and the
-server closes the connection afterwards. A client that is not told sends its next request into that.
+A connection can be used again only when both sides have sent everything. An answer that does not
+wait for the body (to a wrong key, for example) leaves the rest of the body on the wire, and the
+server closes the connection. A client that is not told so sends its next request into a closed
+connection.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["KeepAlive"]
 
 WAIT_BYTES = 64 * 1024
-"""The rest of a body up to this size is waited for: dearer than a new connection it is not."""
+"""The rest of a body up to this size is waited for: that costs less than a new connection."""
 
 WAIT_S = 1.0
 

@@ -155,6 +155,10 @@ class Templates:
         names = sorted(name for name in self._templates if name[0] == owner)
         return [TemplateRecord.of(self._templates[name].row) for name in names]
 
+    def count(self) -> int:
+        """How many there are, of all owners."""
+        return len(self._templates)
+
     async def delete(self, owner: str, template_id: str) -> None:
         """Forgets a template; its sandboxes live on, and its snapshot stays for the next time.
 

@@ -1,0 +1,106 @@
+"""Preview hosts and the credentials that open one port of one sandbox: a token, or a session.
+
+A preview host is one label under the preview domain. What is checked here needs no look at the
+sandboxes there are; the order is the wire contract's, section 4.3, but for the lookup of the label,
+which comes after the token.
+"""
+
+from __future__ import annotations
+
+import time
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from mitos.node.principal import LOCAL
+from mitos.server.gate.caller import Caller
+from mitos.server.gate.credential import bearer, cookies, query_token
+from mitos.server.gate.host import Authority
+from mitos.server.settings import PreviewSettings
+from mitos.wire import preview
+from mitos.wire.errors import ApiError
+from mitos.wire.preview import GrantError
+
+__all__ = ["MAX_LABEL", "RESERVED", "SESSION_COOKIE", "PreviewGate", "no_such_host"]
+
+SESSION_COOKIE = "__Host-mitos_expose"
+MAX_LABEL = 63
+
+RESERVED = {
+    *("www", "app", "api", "console", "gateway", "admin", "auth", "login", "account", "mail"),
+    *("static", "assets", "cdn", "status"),
+}
+"""Labels that are no sandbox's."""
+
+
+class PreviewGate:
+    """Admits requests to ports of sandboxes by what the client shows for that port.
+
+    Args:
+        settings: domain and secret.
+    """
+
+    def __init__(self, settings: PreviewSettings) -> None:
+        self._secret = settings.secret
+        self._suffix = f".{(urlsplit(settings.origin).hostname or '').lower()}"
+
+    def label(self, host: Authority | None) -> str | None:
+        """What stands before the preview domain; None for a host that is not under it."""
+        if host is None or not host.name.endswith(self._suffix):
+            return None
+        return host.name.removesuffix(self._suffix)
+
+    def admit_to_host(self, label: str, scope: Scope, headers: Headers) -> Caller:
+        """Admits a request to a preview host: by its session, or else by its token.
+
+        Raises:
+            ApiError: `not_found` for a host that no sandbox can have, `unauthorized`.
+        """
+        if "." in label or label in RESERVED:
+            raise no_such_host()
+        for session in cookies(headers, SESSION_COOKIE):
+            try:
+                grant = preview.open_session(self._secret, session, now_unix=time.time())
+            except GrantError:
+                continue  # a token may come beside it
+            return Caller(LOCAL, grant, has_session=True)
+        token = query_token(scope) or bearer(headers.get("authorization"))
+        if not token:
+            raise _unauthorized("a token is needed")
+        try:
+            return Caller(LOCAL, preview.verify(self._secret, token, now_unix=time.time()))
+        except GrantError as exc:
+            raise _unauthorized(str(exc)) from exc
+
+    def admit_to_port(self, token: str, sandbox_id: str, port: str) -> Caller:
+        """Admits a request to the expose route by its token.
+
+        Raises:
+            ApiError: `unauthorized`; `forbidden` for a token of another sandbox or port.
+        """
+        try:
+            grant = preview.verify(self._secret, token, now_unix=time.time())
+        except GrantError as exc:
+            raise ApiError("unauthorized", "the token cannot be used", cause=str(exc)) from exc
+        found = Caller(LOCAL, grant)
+        found.check_reach(sandbox_id, port)
+        return found
+
+
+def no_such_host() -> ApiError:
+    """The refusal of a preview host that leads to no sandbox."""
+    return ApiError(
+        "not_found",
+        "no sandbox has this address",
+        remediation="It may have ended: ask for a new preview URL with get_host.",
+    )
+
+
+def _unauthorized(message: str) -> ApiError:
+    return ApiError(
+        "unauthorized",
+        "this preview URL cannot be used",
+        cause=message,
+        remediation="Ask for a new preview URL with get_host.",
+    )

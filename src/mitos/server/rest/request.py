@@ -1,0 +1,135 @@
+"""What every resource needs of a request: body, ids, idempotency key, the caller's view.
+
+Reading the body is where a hostile one is bounded and parsed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mitos.node.tenant import Tenant
+from mitos.server.identifier import checked_id
+from mitos.server.journal import note_sandbox
+from mitos.server.settings import ServerSettings
+from mitos.server.tenant import Tenants
+from mitos.wire.errors import ApiError
+
+__all__ = ["Body", "Call", "Front", "Handler", "checked_sandbox_id", "integer"]
+
+Body = dict[str, Any]
+Handler = Callable[["Call"], Awaitable[object]]
+
+
+class Call:
+    """One request.
+
+    Attributes:
+        settings: of the server.
+    """
+
+    def __init__(self, request: Request, settings: ServerSettings, tenants: Tenants) -> None:
+        self.settings = settings
+        self._request = request
+        self._tenants = tenants
+
+    @property
+    def tenant(self) -> Tenant:
+        """The caller's view of the node."""
+        return self._tenants.current()
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """The header, if it was sent with a value."""
+        return self._request.headers.get("idempotency-key") or None
+
+    @property
+    def sandbox_id(self) -> str:
+        """The sandbox in the path.
+
+        Raises:
+            ApiError: `invalid_input`.
+        """
+        return checked_sandbox_id(self.path("id"))
+
+    def path(self, name: str) -> str:
+        """A variable part of the path."""
+        return str(self._request.path_params[name])
+
+    def query(self, name: str) -> str:
+        """A parameter of the query; empty when it is absent."""
+        return self._request.query_params.get(name, "")
+
+    async def body(self) -> Body:
+        """The body, a JSON object.
+
+        Raises:
+            ApiError: `invalid_json`, or `body_too_large` as soon as it is.
+        """
+        raw = await self._read()
+        try:
+            body = json.loads(raw)
+        except (ValueError, RecursionError) as exc:
+            raise ApiError("invalid_json", "the request body is not JSON") from exc
+        if not isinstance(body, dict):
+            raise ApiError("invalid_json", "the request body is not a JSON object")
+        return body
+
+    async def _read(self) -> bytearray:
+        raw = bytearray()
+        async for piece in self._request.stream():
+            raw += piece
+            if len(raw) > self.settings.max_body_bytes:
+                limit_mib = self.settings.max_body_bytes >> 20
+                raise ApiError("body_too_large", f"the request body is over {limit_mib} MiB")
+        return raw
+
+
+class Front:
+    """Makes the routes.
+
+    Args:
+        settings: of the server.
+        tenants: whose sandboxes they are.
+    """
+
+    def __init__(self, settings: ServerSettings, tenants: Tenants) -> None:
+        self._settings = settings
+        self._tenants = tenants
+
+    def route(self, method: str, path: str, handler: Handler) -> Route:
+        """A route whose handler's result is the answer, as JSON."""
+
+        async def serve(request: Request) -> Response:
+            result = await handler(Call(request, self._settings, self._tenants))
+            return JSONResponse(result)
+
+        return Route(path, serve, methods=[method], name=handler.__name__.lstrip("_"))
+
+
+def checked_sandbox_id(value: object, kind: str = "sandbox") -> str:
+    """The value, if it is a sandbox's id; the journal then names that sandbox.
+
+    Raises:
+        ApiError: `invalid_input`.
+    """
+    sandbox_id = checked_id(value, kind)
+    note_sandbox(sandbox_id)
+    return sandbox_id
+
+
+def integer(body: Body, member: str) -> int:
+    """A member that is a whole number.
+
+    Raises:
+        ApiError: `invalid_input`.
+    """
+    value = body.get(member)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ApiError("invalid_input", f"{member} must be a whole number")

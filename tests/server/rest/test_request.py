@@ -1,0 +1,88 @@
+"""Bodies, routes and methods: what is the same for every resource."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mitos.node.tenant import Tenant
+from mitos.server.settings import ServerSettings
+from tests.server.answer import error_of, outcome
+from tests.server.serving import Server, raw, serving_fake
+
+JSON = {"Content-Type": "application/json"}
+POST_ROUTES = [
+    "/v1/templates",
+    "/v1/fork",
+    "/v1/sandboxes/x/fork",
+    "/v1/set_timeout",
+    "/v1/pause",
+    "/v1/resume",
+]
+
+
+@pytest.mark.parametrize("route", POST_ROUTES)
+@pytest.mark.parametrize(
+    "body", [b"", b'{"id": ', b"[]", b"null", b'"x"', b"\xff", b"[" * 100_000, b"NaN"]
+)
+def test_a_body_that_is_no_json_object_is_refused(server: Server, route: str, body: bytes) -> None:
+    assert (400, "invalid_json") == outcome(server.post(route, content=body, headers=JSON))
+
+
+def test_a_body_over_the_limit_is_refused(server: Server) -> None:
+    answer = server.post("/v1/fork", content=b" " * (33 << 20))
+
+    assert (413, "body_too_large") == outcome(answer)
+
+
+def test_a_body_over_the_limit_is_refused_while_it_comes(tmp_path: Path) -> None:
+    """The server does not wait for the end of a body it will not take."""
+    settings = ServerSettings(max_body_bytes=1000)
+    with serving_fake(tmp_path / "own", settings=settings) as own:
+        head = b"POST /v1/fork HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+        with raw(own, head + b" " * 2000) as connection:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1/nothing", 404),
+        ("POST", "/v1/exec", 404),
+        ("GET", "/v1/fork", 405),
+        ("PUT", "/v1/sandboxes", 405),
+        ("PATCH", "/v1/sandboxes/x", 405),
+        ("POST", "/v1/health", 405),
+        ("GET", "/v1/sandboxes/", 404),
+        ("GET", "/v1/../etc/passwd", 404),
+    ],
+)
+def test_an_unknown_route_or_method_is_an_envelope(
+    server: Server, method: str, path: str, status: int
+) -> None:
+    answer = server.request(method, path)
+
+    assert status == answer.status_code
+    error_of(answer)
+    assert (status == 405) == ("allow" in answer.headers)
+
+
+def test_members_nobody_knows_are_ignored(server: Server) -> None:
+    body = {"template": "python", "id": server.new_id(), "unknown": {"deep": [1]}}
+
+    assert 200 == server.post("/v1/fork", json=body).status_code
+
+
+def test_a_bug_is_internal_and_tells_nothing(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_tenant: Tenant) -> None:
+        raise RuntimeError("secret of ours")
+
+    monkeypatch.setattr(Tenant, "list_sandboxes", fail)
+    answer = server.get("/v1/sandboxes")
+
+    assert (500, "internal") == outcome(answer)
+    assert "secret of ours" not in answer.text

@@ -1,0 +1,55 @@
+"""Terminals over both WebSocket routes, as far as no program runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from mitos.server.runtime.execution import Timeouts, exec_request
+from mitos.wire._generated.sandbox.v1 import sandbox_pb as pb
+from tests.server.calling import envelope
+from tests.server.conftest import KEY
+from tests.server.dialing import CURRENT, LEGACY, dial, refusal, rest, stdin
+from tests.server.serving import Server
+from tests.server.waiting import open_streams, until
+
+
+@pytest.mark.parametrize("subprotocol", [CURRENT, LEGACY])
+def test_handshakes_are_refused_with_an_envelope(server: Server, subprotocol: str) -> None:
+    assert refusal(server, subprotocol, "sandbox=sandbox-unknown") == (404, "not_found")
+    assert refusal(server, subprotocol, "cols=80") == (400, "invalid_input")
+    assert refusal(server, subprotocol, "sandbox=../etc") == (400, "invalid_input")
+
+
+@pytest.mark.parametrize("subprotocol", [CURRENT, LEGACY])
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}])
+def test_a_missing_or_wrong_key_is_401(
+    keyed: Server, subprotocol: str, header: dict[str, str]
+) -> None:
+    query = "sandbox=sandbox-unknown"
+    assert refusal(keyed, subprotocol, query, header=header) == (401, "unauthorized")
+    right = {"Authorization": f"Bearer {KEY}"}
+    assert refusal(keyed, subprotocol, query, header=right) == (404, "not_found")
+
+
+def test_the_first_message_must_open(server: Server, sandbox: str) -> None:
+    for first in (
+        stdin(b"x"),
+        envelope({}),
+        envelope(b"{"),
+        b"",
+        b"\0\0\0\0\5x",
+        b"\1" + envelope({})[1:],
+    ):
+        with dial(server, CURRENT, f"sandbox={sandbox}") as connection:
+            connection.send_binary(first)
+            _, ended, close_code = rest(connection)
+        assert (1, 1003) == (ended["exitCode"], close_code), first
+        assert ended["error"]
+    until(lambda: open_streams(server, sandbox) == 0)
+
+
+def test_a_terminal_has_no_deadline_of_the_servers() -> None:
+    timeouts = Timeouts(exec_s=1, code_s=1, ceiling_s=100)
+
+    wanted = exec_request(pb.ExecOpen(pty=pb.PtyOptions()), "sandbox-x", timeouts, stdin=True)
+    assert wanted.timeout_s is None
