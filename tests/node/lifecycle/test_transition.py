@@ -107,8 +107,9 @@ class Case:
         }
 
     async def wake(self) -> None:
-        async with self.sandbox.lock:
-            await self.node._parts.supervisor.wake(self.sandbox)
+        supervisor = self.node._parts.supervisor
+        async with supervisor.holding(self.sandbox, Event.WAKE):
+            await supervisor.wake(self.sandbox)
 
     async def end(self) -> None:
         await self.node._parts.supervisor.end(self.sandbox, EndReason.TERMINATED)
@@ -204,6 +205,7 @@ async def test_an_end_in_mid_event_wins(
     assert "one" not in case.sandboxes()
     if event is not Event.FORK:
         assert isinstance(outcome, ApiError), outcome
+        assert ("not_found", "it was terminated") == (outcome.code, outcome.cause)
     for name in case.sandboxes():
         await case.node.terminate(name)
     assert {} == engine.machines

@@ -114,9 +114,15 @@ class Supervisor:
             ApiError: it has ended, the event is refused in its phase, or it cannot be woken.
         """
         async with sandbox.lock:
-            if self._lifecycle.check(sandbox, event).wakes_first:
-                await self.wake(sandbox)
-            yield
+            try:
+                if self._lifecycle.check(sandbox, event).wakes_first:
+                    await self.wake(sandbox)
+                yield
+            except ApiError as exc:
+                if sandbox.end_reason is None:
+                    raise
+                # Whatever failed, it did because the sandbox ended meanwhile.
+                raise sandbox.refusal() from exc
 
     async def wake(self, sandbox: Sandbox) -> None:
         """Brings a hibernated sandbox up again; the snapshot stays until it runs.
@@ -194,8 +200,8 @@ class Supervisor:
             await self._launcher.destroy(sandbox.running)
 
     async def _wake_for_call(self, sandbox: Sandbox) -> None:
-        async with sandbox.lock:
-            await self.wake(sandbox)
+        async with self.holding(sandbox, Event.CALL):
+            pass
 
     def _keep(self, work: Coroutine[None, None, None], name: str) -> None:
         """Runs what ends with a sandbox's machine."""

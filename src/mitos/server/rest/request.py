@@ -57,6 +57,10 @@ class Call:
         """
         return checked_sandbox_id(self.path("id"))
 
+    def header(self, name: str) -> str:
+        """A header; empty when it is absent."""
+        return self._request.headers.get(name, "")
+
     def path(self, name: str) -> str:
         """A variable part of the path."""
         return str(self._request.path_params[name])
@@ -103,11 +107,11 @@ class Front:
         self._tenants = tenants
 
     def route(self, method: str, path: str, handler: Handler) -> Route:
-        """A route whose handler's result is the answer, as JSON."""
+        """A route whose handler's result is the answer, as JSON unless it is a response already."""
 
         async def serve(request: Request) -> Response:
             result = await handler(Call(request, self._settings, self._tenants))
-            return JSONResponse(result)
+            return result if isinstance(result, Response) else JSONResponse(result)
 
         return Route(path, serve, methods=[method], name=handler.__name__.lstrip("_"))
 

@@ -6,7 +6,7 @@ from starlette.routing import Route
 
 from mitos.node.node import RunningNode
 from mitos.server.ports.forward import Forwards
-from mitos.server.rest import checkpoint, command, family, fork, sandbox, template
+from mitos.server.rest import checkpoint, command, event, family, fork, sandbox, template
 from mitos.server.rest.operation import Operations
 from mitos.server.rest.port import Ports
 from mitos.server.rest.request import Front
@@ -33,5 +33,6 @@ def routes(node: RunningNode, settings: ServerSettings, tenants: Tenants) -> lis
         *family.routes(front),
         *checkpoint.routes(front),
         *command.routes(front),
+        *event.routes(front),
         *Ports(Forwards(node.events, tenants)).routes(front),
     ]

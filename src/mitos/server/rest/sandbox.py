@@ -7,7 +7,7 @@ from starlette.routing import Route
 from mitos.node.lifecycle.sandbox import SandboxRecord
 from mitos.server.rest.request import Body, Call, Front, checked_sandbox_id, integer
 
-__all__ = ["routes", "sandbox_body"]
+__all__ = ["routes", "sandbox_body", "sandbox_detail"]
 
 
 def routes(front: Front) -> list[Route]:
@@ -24,11 +24,11 @@ def routes(front: Front) -> list[Route]:
 
 
 async def _list(call: Call) -> object:
-    return [_detail(record, call) for record in call.tenant.list_sandboxes()]
+    return [sandbox_detail(record, call) for record in call.tenant.list_sandboxes()]
 
 
 async def _get(call: Call) -> object:
-    return _detail(call.tenant.get_sandbox(call.sandbox_id), call)
+    return sandbox_detail(call.tenant.get_sandbox(call.sandbox_id), call)
 
 
 async def _terminate(call: Call) -> object:
@@ -76,7 +76,8 @@ def sandbox_body(record: SandboxRecord, call: Call) -> Body:
     }
 
 
-def _detail(record: SandboxRecord, call: Call) -> Body:
+def sandbox_detail(record: SandboxRecord, call: Call) -> Body:
+    """A sandbox as listings show it."""
     answer = {**sandbox_body(record, call), "phase": record.phase.value}
     if record.deadline_unix is not None:
         answer["deadline_unix"] = record.deadline_unix

@@ -14,7 +14,7 @@ from mitos.wire.errors import ApiError
 from mitos.wire.network import NetworkPosture
 from mitos.wire.workload import Workload
 
-__all__ = ["routes"]
+__all__ = ["routes", "template_body"]
 
 
 def routes(front: Front) -> list[Route]:
@@ -38,11 +38,11 @@ async def _create(call: Call) -> object:
         workload=Workload.parse(body.get("workload"), wait_s=body.get("init_wait_seconds")),
         idempotency_key=call.idempotency_key,
     )
-    return _template(record)
+    return template_body(record)
 
 
 async def _list(call: Call) -> object:
-    return [_template(record) for record in call.tenant.templates.records()]
+    return [template_body(record) for record in call.tenant.templates.records()]
 
 
 async def _get(call: Call) -> object:
@@ -56,7 +56,8 @@ async def _delete(call: Call) -> object:
     return {"status": "deleted", "id": template_id}
 
 
-def _template(record: TemplateRecord) -> Body:
+def template_body(record: TemplateRecord) -> Body:
+    """A template as it is shown."""
     return {
         "id": record.id,
         "ready": True,
