@@ -107,15 +107,14 @@ class Lifecycle:
         self._write(sandbox, row, EventKind.DEADLINE)
         return int(deadline)
 
-    def rename(self, sandbox: Sandbox, sandbox_id: str) -> Sandbox | None:
-        """Gives a sandbox the id of another, which ends; returns that one, if there was one.
+    def rename(self, sandbox: Sandbox, sandbox_id: str, replaced: Sandbox | None) -> None:
+        """Gives a sandbox another id; the living one that has it now ends.
 
         Preconditions: `Registry.reserve_place` holds the id.
 
         Raises:
             ApiError: the state cannot be written; both are as they were.
         """
-        replaced = self._registry.get(sandbox.owner, sandbox_id)
         row = replace(sandbox.row, id=sandbox_id)
         self._table.rename(row, replaced=replaced.row if replaced else None)
         if replaced is not None:
@@ -123,7 +122,6 @@ class Lifecycle:
         self._registry.remove(sandbox)
         sandbox.row = row
         self._registry.add(sandbox)
-        return replaced
 
     def end(self, sandbox: Sandbox, reason: EndReason) -> None:
         """Ends a sandbox. Never fails.

@@ -24,7 +24,7 @@ from mitos.wire.network import NetworkPosture
 __all__ = ["Sandbox", "SandboxRecord"]
 
 END_DEADLINE_S = 5.0
-"""How long a call whose link broke waits to be told why; the supervisor knows within 2 s."""
+"""How long a call whose link broke waits to be told why; the supervisor knows within 1 s."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ __all__ = ["Service", "Supervisor"]
 
 _log = logging.getLogger(__name__)
 
-END_REASON_DEADLINE_S = 2.0
+END_REASON_DEADLINE_S = 1.0
 """How long a machine whose link broke may take to say why; one that still runs is then ended."""
 
 Service = Callable[[Sandbox, Link], Coroutine[None, None, None] | None]
@@ -166,9 +166,9 @@ class Supervisor:
     async def end(self, sandbox: Sandbox, reason: EndReason) -> None:
         """Ends a sandbox, unless it has ended already. Never fails."""
         if self._registry.has(sandbox):
-            self._discard_checkpoints(sandbox)
+            checkpoint_ids = self._checkpoint_ids(sandbox)
             self._lifecycle.end(sandbox, reason)
-            await self._free(sandbox)
+            await self._free(sandbox, checkpoint_ids)
 
     async def replace_sandbox(self, sandbox: Sandbox, sandbox_id: str) -> None:
         """Gives a sandbox the id of another, which ends.
@@ -178,10 +178,11 @@ class Supervisor:
         Raises:
             ApiError: the state cannot be written; both are as they were.
         """
-        replaced = self._lifecycle.rename(sandbox, sandbox_id)
+        replaced = self._registry.get(sandbox.owner, sandbox_id)
+        checkpoint_ids = [] if replaced is None else self._checkpoint_ids(replaced)
+        self._lifecycle.rename(sandbox, sandbox_id, replaced)
         if replaced is not None:
-            self._discard_checkpoints(replaced)
-            await self._free(replaced)
+            await self._free(replaced, checkpoint_ids)
 
     async def expire(self, uid: str) -> None:
         """Ends a sandbox whose deadline has passed, or that has been idle for too long."""
@@ -189,12 +190,17 @@ class Supervisor:
         if sandbox is not None and not self._lifecycle.watch_idle(sandbox):
             await self.end(sandbox, EndReason.DEADLINE)
 
-    def _discard_checkpoints(self, sandbox: Sandbox) -> None:
-        with contextlib.suppress(ApiError):  # what cannot be read now is swept at the next start
-            self._state.checkpoints.discard_all(sandbox.uid)
+    def _checkpoint_ids(self, sandbox: Sandbox) -> list[str]:
+        """Those of a sandbox that is about to end; the end forgets them."""
+        try:
+            return self._state.checkpoints.ids(sandbox.uid)
+        except ApiError:
+            return []  # what cannot be read now is swept at the next start
 
-    async def _free(self, sandbox: Sandbox) -> None:
+    async def _free(self, sandbox: Sandbox, checkpoint_ids: Sequence[str]) -> None:
         """Frees what a sandbox had that has ended."""
+        for checkpoint_id in checkpoint_ids:
+            self._state.checkpoints.discard(checkpoint_id)
         self._state.hibernations.clear(sandbox.uid)
         if sandbox.running is not None:
             await self._launcher.destroy(sandbox.running)

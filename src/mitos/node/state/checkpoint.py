@@ -153,10 +153,9 @@ class Checkpoints:
             transaction.execute("DELETE FROM checkpoint WHERE id = ?", (checkpoint_id,))
         self.discard(checkpoint_id)
 
-    def discard_all(self, uid: str) -> None:
-        """Removes the files of a sandbox that ends; `SandboxTable.end` forgets the rows."""
-        for row in self._rows(uid):
-            self.discard(row.id)
+    def ids(self, uid: str) -> list[str]:
+        """The ids of a sandbox's checkpoints."""
+        return [row.id for row in self._rows(uid)]
 
     def discard(self, checkpoint_id: str) -> None:
         """Removes the files of a checkpoint that did not come to be, or is no more."""

@@ -47,7 +47,7 @@ async def _list(call: Call) -> object:
 
 async def _get(call: Call) -> object:
     template_id = checked_id(call.path("id"), "template")
-    return _template(call.tenant.templates.get(template_id))
+    return template_body(call.tenant.templates.get(template_id))
 
 
 async def _delete(call: Call) -> object:
