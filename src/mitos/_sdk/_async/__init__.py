@@ -1,1 +1,1 @@
-"""The asynchronous form of the SDK, and the source of the synchronous one."""
+"""One form of the SDK: `scripts/unasync` writes the synchronous one from the asynchronous one."""

@@ -101,9 +101,7 @@ class SandboxServer:
         return f"{type(self).__name__}({self.url!r})"
 
     @classmethod
-    def from_auth(
-        cls, api_key: str | None = None, base_url: str | None = None
-    ) -> SandboxServer:
+    def from_auth(cls, api_key: str | None = None, base_url: str | None = None) -> SandboxServer:
         """The server that arguments, environment and credential file name, in that order.
 
         Raises:
@@ -482,16 +480,14 @@ class DirectSandbox(Relatives):
             AgentRunError: the cell could not be run at all, or the answer was cut short.
 
         Example:
-            >>> (sb.run_code("import math; math.sqrt(144)")).text
+            >>> sb.run_code("import math; math.sqrt(144)").text
             '12.0'
         """
         fold = CodeFold(on_stdout, on_stderr, on_result)
         timeout_s = request.check_timeout(timeout)
         message = {"code": code, "language": language, "timeoutSeconds": timeout_s}
         wait_s = read_timeout_s(timeout, CODE_TIMEOUT_S, CODE_GRACE_S)
-        self._http.stream(
-            "RunCodeStream", self.id, [message], fold.take, read_timeout_s=wait_s
-        )
+        self._http.stream("RunCodeStream", self.id, [message], fold.take, read_timeout_s=wait_s)
         return fold.result()
 
     def fork(
@@ -650,9 +646,7 @@ class DirectSandbox(Relatives):
             >>> terminal.wait()
             7
         """
-        return terminal.PtyHandle.connect(
-            self.pty_url(), self._http.api_key, on_data, cols, rows
-        )
+        return terminal.PtyHandle.connect(self.pty_url(), self._http.api_key, on_data, cols, rows)
 
     def create_pty(
         self, on_data: Callable[[bytes], None], cols: int = 80, rows: int = 24

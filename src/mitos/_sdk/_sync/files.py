@@ -262,9 +262,7 @@ class DirectSandboxFiles:
                     raise
                 archive.seek(0)
                 archive.truncate()
-                self._download_tar(
-                    path, local_tree.PartSink(archive, on_progress, max_bytes), exc
-                )
+                self._download_tar(path, local_tree.PartSink(archive, on_progress, max_bytes), exc)
             local_tree.unpack(archive, Path(target))
 
     @contextmanager

@@ -6,7 +6,7 @@ The only file that touches the transport. Every failure comes out as `AgentRunEr
 
 from __future__ import annotations
 
-from collections.abc import Generator, Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, closing
 from typing import Any, cast
 
@@ -93,9 +93,7 @@ class Http:
             AgentRunError: the server's error, or no answer.
         """
         headers = {"X-Sandbox-Id": sandbox_id}
-        response = self._request(
-            "POST", RUNTIME_PATH + method, headers, message, self._timeout_s
-        )
+        response = self._request("POST", RUNTIME_PATH + method, headers, message, self._timeout_s)
         if not response.is_success:
             raise failure.from_runtime(response.status_code, response.content, self.api_key)
         return answer.members(answer.content(response.content, self.api_key), self.api_key)
@@ -175,9 +173,7 @@ class Http:
         finally:
             response.close()
 
-    def _receive(
-        self, response: httpx.Response, method: str
-    ) -> Generator[dict[str, Any]]:
+    def _receive(self, response: httpx.Response, method: str) -> Generator[dict[str, Any]]:
         if not response.is_success or response.headers.get("content-type", "").startswith("text/"):
             with self._translated():
                 body = response.read()
