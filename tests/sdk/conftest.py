@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -44,6 +46,12 @@ class Sdk:
         self.module: Any = mitos.aio if is_async else mitos.direct
         self.Sandbox: Any = mitos.aio.AsyncDirectSandbox if is_async else mitos.direct.DirectSandbox
         self.Server: Any = mitos.aio.AsyncSandboxServer if is_async else mitos.direct.SandboxServer
+
+    def inside(self, name: str) -> ModuleType:
+        """A module of this form."""
+        return importlib.import_module(
+            f"mitos._sdk.{'_async' if self.is_async else '_sync'}.{name}"
+        )
 
     def run(self, call: Any) -> Any:
         """The call's result."""

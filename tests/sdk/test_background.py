@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import mitos
-from mitos import background
 from mitos._sdk.framing import END_STREAM, encode_bytes, encode_frame
 from mitos.types import ExecResult
 from tests.sdk.conftest import Sdk
@@ -159,7 +158,7 @@ def test_a_server_that_says_nothing_at_first_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It may be one that says that a command runs only with its output."""
-    monkeypatch.setattr(background, "READY_S", 0.05)
+    monkeypatch.setattr(sdk.inside("background"), "READY_S", 0.05)
 
     def answer(_: Request) -> Answer:
         held.released.wait(DEADLINE_S)

@@ -21,7 +21,6 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
 import mitos
-from mitos import pty
 from mitos._sdk import terminal as messages
 from mitos._sdk.framing import END_STREAM, FrameReader, decode_bytes, encode_bytes, encode_frame
 from mitos.pty import AsyncPtyHandle, PtyHandle
@@ -59,6 +58,7 @@ class Shell:
         self.sessions: list[Session] = []
         self.refusals: dict[str, tuple[int, str]] = {}
         self.location = ""
+        self.breaks = False
         self.last: Callable[[int], list[bytes]] = lambda code: [exit_with(code)]
         self._server: Server = serve(
             self._session,
@@ -126,6 +126,9 @@ class Shell:
             connection.send(output(typed))
 
     def _end(self, connection: ServerConnection, found: Session, code: int) -> None:
+        if self.breaks:
+            connection.socket.shutdown(socket.SHUT_RDWR)
+            return
         if found.subprotocol == "mitos.pty.v1":
             body = {"kind": "exit", "exit_code": code} if code else {"kind": "exit"}
             connection.send(json.dumps(body))
@@ -362,7 +365,7 @@ def test_a_refused_connection_ends_the_wait_at_once(sdk: Sdk) -> None:
 def test_a_server_that_does_not_answer_is_given_up(
     sdk: Sdk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pty, "OPEN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(messages, "OPEN_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         error = failure_of(sdk, f"http://127.0.0.1:{silent.getsockname()[1]}")
 
@@ -464,12 +467,49 @@ def test_a_callback_that_fails_ends_the_session(
     assert "mine" in str(terminal.error)
 
 
-def test_wait_gives_up_after_its_timeout(shell: Shell) -> None:
-    terminal = mitos.DirectSandbox("sb-1", "python", "", shell.url, 1.0).pty(lambda _: None)
+def test_a_connection_that_breaks_ends_the_session_with_an_error(sdk: Sdk, shell: Shell) -> None:
+    shell.breaks = True
+    terminal = sdk.run(sdk.handle(shell.url, KEY).pty(lambda _: None))
 
-    assert -1 == terminal.wait(0.05)
-    terminal.send_input(b"exit 5\n")
-    assert 5 == terminal.wait(DEADLINE_S)
+    assert -1 == talk(sdk, terminal, Screen(), b"exit 0\n")
+    # The asynchronous form keeps what the library raised.
+    assert isinstance(terminal.error, ConnectionClosed if sdk.is_async else mitos.AgentRunError)
+
+
+def test_a_terminal_whose_callback_never_returns_can_be_killed(shell: Shell) -> None:
+    is_stuck, may_return = threading.Event(), threading.Event()
+
+    def hang(_: bytes) -> None:
+        is_stuck.set()
+        may_return.wait(DEADLINE_S)
+
+    terminal = mitos.DirectSandbox("sb-1", "python", "", shell.url, 1.0).pty(hang)
+    terminal.send_input(b"ls\n")
+    assert is_stuck.wait(DEADLINE_S)
+
+    terminal.kill()
+
+    assert -1 == terminal.wait()
+    may_return.set()
+
+
+def test_the_reader_is_a_named_thread_or_task(sdk: Sdk, shell: Shell) -> None:
+    async def names() -> set[str]:
+        return {task.get_name() for task in asyncio.all_tasks()}
+
+    terminal = sdk.run(sdk.handle(shell.url).pty(lambda _: None))
+
+    found = sdk.run(names()) if sdk.is_async else {each.name for each in threading.enumerate()}
+    assert "mitos-pty" in found
+    sdk.run(terminal.kill())
+
+
+def test_wait_gives_up_after_its_timeout(sdk: Sdk, shell: Shell) -> None:
+    terminal = sdk.run(sdk.handle(shell.url).pty(lambda _: None))
+
+    assert -1 == sdk.run(terminal.wait(0.05))
+    sdk.run(terminal.send_input(b"exit 5\n"))
+    assert 5 == sdk.run(terminal.wait(DEADLINE_S))
 
 
 def test_without_websockets_the_error_names_the_extra(

@@ -16,6 +16,8 @@ import pytest
 
 import mitos
 import mitos.aio
+from mitos.background import AsyncBackgroundProcess, BackgroundProcess
+from mitos.pty import AsyncPtyHandle, PtyHandle
 
 ROOT = Path(mitos.__file__).parents[2]
 MODULES = (
@@ -135,6 +137,13 @@ PUBLISHED: dict[str, list[tuple[str, Any]]] = {
         ("rows", 24),
     ],
     "pty.AsyncPtyHandle": [("ws", REQUIRED), ("on_data", REQUIRED)],
+    "pty.PtyHandle.connect": [
+        ("url", REQUIRED),
+        ("token", REQUIRED),
+        ("on_data", REQUIRED),
+        ("cols", 80),
+        ("rows", 24),
+    ],
     "pty.PtyHandle.send_input": [("self", REQUIRED), ("data", REQUIRED)],
     "pty.PtyHandle.resize": [("self", REQUIRED), ("cols", REQUIRED), ("rows", REQUIRED)],
     "pty.PtyHandle.wait": [("self", REQUIRED), ("timeout", None)],
@@ -204,11 +213,23 @@ def public_members(kind: type) -> dict[str, Any]:
         (mitos.DirectSandbox, mitos.aio.AsyncDirectSandbox),
         (mitos.direct.DirectSandboxFiles, mitos.aio.AsyncDirectSandboxFiles),
         (mitos.SandboxServer, mitos.aio.AsyncSandboxServer),
+        (BackgroundProcess, AsyncBackgroundProcess),
     ],
 )
 def test_both_forms_have_the_same_methods(sync: type, asynchronous: type) -> None:
-    ours, theirs = public_members(sync), public_members(asynchronous)
+    assert_alike(public_members(sync), public_members(asynchronous))
+    assert positional(mitos.create) == positional(mitos.aio.create)
 
+
+def test_both_forms_of_a_terminal_differ_in_their_constructors_alone() -> None:
+    ours, theirs = public_members(PtyHandle), public_members(AsyncPtyHandle)
+    del ours["__init__"], theirs["__init__"]
+
+    assert_alike(ours, theirs)
+
+
+def assert_alike(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """The same names, with the same parameters."""
     assert ours.keys() == theirs.keys()
     for name, method in ours.items():
         found = inspect.signature(method), inspect.signature(theirs[name])
@@ -216,7 +237,6 @@ def test_both_forms_have_the_same_methods(sync: type, asynchronous: type) -> Non
             [(p.name, p.kind, p.default) for p in s.parameters.values()] for s in found
         )
         assert first == second, name
-    assert positional(mitos.create) == positional(mitos.aio.create)
 
 
 def test_every_public_name_exists_and_is_listed() -> None:

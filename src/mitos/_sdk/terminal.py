@@ -19,10 +19,12 @@ from mitos._sdk.framing import END_STREAM, FrameReader, decode_bytes, encode_byt
 from mitos.errors import AgentRunError
 
 __all__ = [
+    "CLOSE_TIMEOUT_S",
     "FALLBACK_STATUSES",
     "LEGACY_SUBPROTOCOL",
     "MAX_MESSAGE_BYTES",
     "NO_EXIT",
+    "OPEN_TIMEOUT_S",
     "SUBPROTOCOL",
     "Session",
     "headers",
@@ -38,6 +40,9 @@ FALLBACK_STATUSES = (404, 405, 426)
 
 MAX_MESSAGE_BYTES = 16 << 20
 NO_EXIT = -1
+
+OPEN_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 1.0
 
 
 class Session:

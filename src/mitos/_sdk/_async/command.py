@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import httpx
 
 from mitos._sdk import connection
 from mitos._sdk._async.http import AsyncHttp
+from mitos._sdk._loop.worker import sleep
 from mitos._sdk.folding import ExecFold
 from mitos._sdk.reconnecting import Progress
 from mitos.errors import AgentRunError
@@ -60,7 +60,7 @@ class AsyncFollower:
                 if self.progress.is_killed:
                     return self.progress.killed_result()
                 delay_s = self.progress.delay_after(exc)
-            await asyncio.sleep(delay_s)
+            await sleep(delay_s)
 
     async def kill(self) -> None:
         """Kills all processes of the command, if it still runs."""

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from mitos import pty as terminal
 from mitos._sdk import answer, failure, request, settings, tree
+from mitos._sdk._async.background import AsyncBackgroundProcess
 from mitos._sdk._async.command import AsyncFollower
 from mitos._sdk._async.files import AsyncDirectSandboxFiles
 from mitos._sdk._async.http import AsyncHttp
+from mitos._sdk._async.pty import AsyncPtyHandle
 from mitos._sdk._async.relatives import AsyncRelatives
 from mitos._sdk.folding import CodeFold, ExecFold, command_info, read_timeout_s
-from mitos.background import AsyncBackgroundProcess
 from mitos.errors import AgentRunError, NotFoundError, TransportFailedError
 from mitos.types import (
     CommandInfo,
@@ -634,7 +634,7 @@ class AsyncDirectSandbox(AsyncRelatives):
 
     async def pty(
         self, on_data: Callable[[bytes], None], cols: int = 80, rows: int = 24
-    ) -> terminal.AsyncPtyHandle:
+    ) -> AsyncPtyHandle:
         r"""Opens a terminal with a shell.
 
         Args:
@@ -649,13 +649,11 @@ class AsyncDirectSandbox(AsyncRelatives):
             >>> await terminal.wait()
             7
         """
-        return await terminal.AsyncPtyHandle.connect(
-            self.pty_url(), self._http.api_key, on_data, cols, rows
-        )
+        return await AsyncPtyHandle.connect(self.pty_url(), self._http.api_key, on_data, cols, rows)
 
     async def create_pty(
         self, on_data: Callable[[bytes], None], cols: int = 80, rows: int = 24
-    ) -> terminal.AsyncPtyHandle:
+    ) -> AsyncPtyHandle:
         """The same as `pty`, under its other published name.
 
         Example:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import httpx
 
 from mitos._sdk import connection
 from mitos._sdk._sync.http import Http
+from mitos._sdk._thread.worker import sleep
 from mitos._sdk.folding import ExecFold
 from mitos._sdk.reconnecting import Progress
 from mitos.errors import AgentRunError
@@ -61,7 +61,7 @@ class Follower:
                 if self.progress.is_killed:
                     return self.progress.killed_result()
                 delay_s = self.progress.delay_after(exc)
-            time.sleep(delay_s)
+            sleep(delay_s)
 
     def kill(self) -> None:
         """Kills all processes of the command, if it still runs."""

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from mitos import pty as terminal
 from mitos._sdk import answer, failure, request, settings, tree
+from mitos._sdk._sync.background import BackgroundProcess
 from mitos._sdk._sync.command import Follower
 from mitos._sdk._sync.files import DirectSandboxFiles
 from mitos._sdk._sync.http import Http
+from mitos._sdk._sync.pty import PtyHandle
 from mitos._sdk._sync.relatives import Relatives
 from mitos._sdk.folding import CodeFold, ExecFold, command_info, read_timeout_s
-from mitos.background import BackgroundProcess
 from mitos.errors import AgentRunError, NotFoundError, TransportFailedError
 from mitos.types import (
     CommandInfo,
@@ -629,9 +629,7 @@ class DirectSandbox(Relatives):
         """
         return request.pty_url(self._http.base_url, self.id)
 
-    def pty(
-        self, on_data: Callable[[bytes], None], cols: int = 80, rows: int = 24
-    ) -> terminal.PtyHandle:
+    def pty(self, on_data: Callable[[bytes], None], cols: int = 80, rows: int = 24) -> PtyHandle:
         r"""Opens a terminal with a shell.
 
         Args:
@@ -646,11 +644,11 @@ class DirectSandbox(Relatives):
             >>> terminal.wait()
             7
         """
-        return terminal.PtyHandle.connect(self.pty_url(), self._http.api_key, on_data, cols, rows)
+        return PtyHandle.connect(self.pty_url(), self._http.api_key, on_data, cols, rows)
 
     def create_pty(
         self, on_data: Callable[[bytes], None], cols: int = 80, rows: int = 24
-    ) -> terminal.PtyHandle:
+    ) -> PtyHandle:
         """The same as `pty`, under its other published name.
 
         Example:

@@ -1,0 +1,1 @@
+"""What the synchronous form needs of threads, written by hand; `_loop/` says why."""
