@@ -9,8 +9,9 @@ Connections belong to the running loop and are closed with it; `close_http_pools
 
 from __future__ import annotations
 
-from mitos._sdk._async.direct import AsyncDirectSandbox, AsyncSandboxServer, create
+from mitos._sdk._async.direct import AsyncDirectSandbox
 from mitos._sdk._async.files import AsyncDirectSandboxFiles
+from mitos._sdk._async.server import AsyncSandboxServer, create
 from mitos._sdk.pool import aclose_http_pools as close_http_pools
 
 __all__ = [

@@ -11,8 +11,9 @@ file, then the hosted service. `mitos.aio` has the same for event loops.
 
 from __future__ import annotations
 
-from mitos._sdk._sync.direct import DirectSandbox, SandboxServer, create
+from mitos._sdk._sync.direct import DirectSandbox
 from mitos._sdk._sync.files import DirectSandboxFiles
+from mitos._sdk._sync.server import SandboxServer, create
 from mitos._sdk.pool import close_http_pools
 from mitos._sdk.request import MAX_EXEC_TIMEOUT_SECONDS
 from mitos._sdk.settings import DEFAULT_BASE_URL, ENV_API_KEY, ENV_BASE_URL, ENV_CONFIG_DIR

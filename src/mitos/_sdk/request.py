@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from mitos._sdk.framing import encode_bytes
 from mitos.errors import AgentRunError, TimeoutTooLargeError
+from mitos.types import Network
 from mitos.wire.ids import ID_PATTERN, is_valid_id
 
 __all__ = [
@@ -149,10 +150,17 @@ def exec_message(
 
 def template_body(
     template_id: str,
-    init_wait_seconds: int,
-    optional: Mapping[str, Any],
+    init_wait_seconds: int = 5,
+    network: Network | None = None,
+    workload: dict[str, Any] | None = None,
+    resources: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    """The body of a template request; members that are None are left out."""
+    """The body of a template request; what is None is left out."""
+    optional = {
+        "network": None if network is None else network.to_dict(),
+        "workload": workload,
+        "resources": resources,
+    }
     body: dict[str, Any] = {"id": template_id, "init_wait_seconds": init_wait_seconds}
     body.update({name: value for name, value in optional.items() if value is not None})
     return body

@@ -1,6 +1,6 @@
-"""Values of the fork tree, and how a server's answers become them. Pure.
+"""How a server's answers about the fork tree and its checkpoints become values. Pure.
 
-`mitos/_sdk/_async/relatives.py` makes the calls; `mitos.types` is where users find the types.
+`_async/direct.py` and `_async/fork.py` make the calls.
 """
 
 from __future__ import annotations

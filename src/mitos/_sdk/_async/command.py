@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from mitos._sdk import connection
-from mitos._sdk._async.http import AsyncHttp
+from mitos._sdk._async.rpc import AsyncRpc
 from mitos._sdk._loop.worker import sleep
 from mitos._sdk.folding import ExecFold
 from mitos._sdk.reconnecting import Progress
@@ -24,8 +24,7 @@ class AsyncFollower:
     """Reads one kept command: starts it, or attaches to it, and attaches again when it must.
 
     Args:
-        http: the sandbox's server.
-        sandbox_id: where the command runs.
+        rpc: the sandbox that it runs in.
         command_id: its id.
         fold: takes the output.
         start: the message that starts the command; None attaches to one that runs.
@@ -33,14 +32,12 @@ class AsyncFollower:
 
     def __init__(
         self,
-        http: AsyncHttp,
-        sandbox_id: str,
+        rpc: AsyncRpc,
         command_id: str,
         fold: ExecFold,
         start: dict[str, Any] | None,
     ) -> None:
-        self._http = http
-        self._sandbox_id = sandbox_id
+        self._rpc = rpc
         self._start = start or {}
         self._response: httpx.Response | None = None
         self.id = command_id
@@ -66,9 +63,9 @@ class AsyncFollower:
         """Kills all processes of the command, if it still runs."""
         if self.progress.has_ended:
             return
-        path = f"/v1/sandboxes/{self._sandbox_id}/commands/{self.id}"
+        path = f"/v1/sandboxes/{self._rpc.sandbox_id}/commands/{self.id}"
         try:
-            await self._http.call("DELETE", path)
+            await self._rpc.http.call("DELETE", path)
         except AgentRunError as exc:
             if exc.status not in (404, 405, 501):
                 raise
@@ -79,9 +76,8 @@ class AsyncFollower:
 
     async def _connect(self) -> None:
         message = {"command": ""} if self.progress.attaches else self._start
-        await self._http.stream(
+        await self._rpc.stream(
             "ExecStream",
-            self._sandbox_id,
             [message],
             self.progress.take,
             read_timeout_s=SILENCE_S,

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from mitos._sdk import answer, local_tree, request
-from mitos._sdk._async.http import AsyncHttp
+from mitos._sdk._async.rpc import AsyncRpc
 from mitos._sdk.folding import ExecFold, FileFold, file_info
 from mitos.errors import AgentRunError
 from mitos.types import FileEvent, FileInfo
@@ -38,9 +38,8 @@ class AsyncDirectSandboxFiles:
         ['plan.txt']
     """
 
-    def __init__(self, sandbox_id: str, http: AsyncHttp) -> None:
-        self._id = sandbox_id
-        self._http = http
+    def __init__(self, rpc: AsyncRpc) -> None:
+        self._rpc = rpc
 
     async def read(self, path: str) -> str:
         """A file as text: UTF-8, undecodable bytes replaced.
@@ -67,9 +66,7 @@ class AsyncDirectSandboxFiles:
         """
         fold = FileFold()
         message = {"path": path}
-        await self._http.stream(
-            "ReadFile", self._id, [message], fold.take, read_timeout_s=PIECE_TIMEOUT_S
-        )
+        await self._rpc.stream("ReadFile", [message], fold.take, read_timeout_s=PIECE_TIMEOUT_S)
         return fold.result()
 
     async def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
@@ -82,8 +79,8 @@ class AsyncDirectSandboxFiles:
             >>> await sb.files.write("/workspace/plan.txt", "draft")
         """
         messages = [*request.write_messages(path, content, mode)]
-        await self._http.stream(
-            "WriteFile", self._id, messages, lambda _: None, read_timeout_s=PIECE_TIMEOUT_S
+        await self._rpc.stream(
+            "WriteFile", messages, lambda _: None, read_timeout_s=PIECE_TIMEOUT_S
         )
 
     async def list(self, path: str = "/") -> list[FileInfo]:
@@ -96,8 +93,8 @@ class AsyncDirectSandboxFiles:
             >>> [(each.name, each.size) for each in await sb.files.list("/workspace")]
             [('plan.txt', 5)]
         """
-        found = await self._http.unary("List", self._id, {"parent": path})
-        entries = answer.rows({"entries": [], **found}, "entries", self._http.api_key)
+        found = await self._rpc.unary("List", {"parent": path})
+        entries = answer.rows({"entries": [], **found}, "entries", self._rpc.http.api_key)
         return [file_info(entry) for entry in entries]
 
     async def exists(self, path: str) -> bool:
@@ -108,7 +105,7 @@ class AsyncDirectSandboxFiles:
             True
         """
         try:
-            await self._http.unary("List", self._id, {"parent": path})
+            await self._rpc.unary("List", {"parent": path})
         except AgentRunError as exc:
             if exc.status == 404 and exc.code == "not_found" and "sandbox" not in exc.context:
                 return False
@@ -123,7 +120,7 @@ class AsyncDirectSandboxFiles:
         Example:
             >>> await sb.files.remove("/workspace/plan.txt")
         """
-        await self._http.unary("Remove", self._id, {"path": path})
+        await self._rpc.unary("Remove", {"path": path})
 
     async def mkdir(self, path: str) -> None:
         """Makes a directory and its parents; an existing one is fine.
@@ -131,7 +128,7 @@ class AsyncDirectSandboxFiles:
         Example:
             >>> await sb.files.mkdir("/workspace/deep/er")
         """
-        await self._http.unary("Mkdir", self._id, {"path": path})
+        await self._rpc.unary("Mkdir", {"path": path})
 
     async def upload(
         self,
@@ -179,8 +176,8 @@ class AsyncDirectSandboxFiles:
             with local_tree.replaced(Path(target)) as content:
                 return await self.download(path, content, on_progress)
         sink = local_tree.PartSink(target, on_progress)
-        await self._http.stream(
-            "ReadFile", self._id, [{"path": path}], sink.take, read_timeout_s=PIECE_TIMEOUT_S
+        await self._rpc.stream(
+            "ReadFile", [{"path": path}], sink.take, read_timeout_s=PIECE_TIMEOUT_S
         )
         return sink.received_bytes
 
@@ -253,8 +250,8 @@ class AsyncDirectSandboxFiles:
         with local_tree.spooled() as archive:
             sink = local_tree.PartSink(archive, on_progress, max_bytes)
             try:
-                await self._http.stream(
-                    "Archive", self._id, [message], sink.take, read_timeout_s=PIECE_TIMEOUT_S
+                await self._rpc.stream(
+                    "Archive", [message], sink.take, read_timeout_s=PIECE_TIMEOUT_S
                 )
             except AgentRunError as exc:
                 if exc.status != TOO_LARGE_STATUS:
@@ -287,9 +284,8 @@ class AsyncDirectSandboxFiles:
             ...     (await anext(changes)).path
             '/workspace/new'
         """
-        found = self._http.messages(
+        found = self._rpc.messages(
             "Watch",
-            self._id,
             [{"path": path, "recursive": recursive}],
             read_timeout_s=quiet_s,
             headers={"X-Mitos-Watch-Ready": "1"},
@@ -304,15 +300,11 @@ class AsyncDirectSandboxFiles:
     ) -> None:
         sink = local_tree.TarSink(ExecFold(0), archive)
         command = request.exec_message(["tar", "-C", path, "-cf", "-", "."], TAR_TIMEOUT_S)
-        await self._http.stream(
-            "ExecStream", self._id, [command], sink.take, read_timeout_s=PIECE_TIMEOUT_S
-        )
+        await self._rpc.stream("ExecStream", [command], sink.take, read_timeout_s=PIECE_TIMEOUT_S)
         sink.check(refusal)
 
     async def _send(self, method: str, messages: Any) -> None:
-        await self._http.stream(
-            method, self._id, messages, lambda _: None, read_timeout_s=PIECE_TIMEOUT_S
-        )
+        await self._rpc.stream(method, messages, lambda _: None, read_timeout_s=PIECE_TIMEOUT_S)
 
 
 async def _events(messages: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[FileEvent]:

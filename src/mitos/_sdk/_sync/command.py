@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from mitos._sdk import connection
-from mitos._sdk._sync.http import Http
+from mitos._sdk._sync.rpc import Rpc
 from mitos._sdk._thread.worker import sleep
 from mitos._sdk.folding import ExecFold
 from mitos._sdk.reconnecting import Progress
@@ -25,8 +25,7 @@ class Follower:
     """Reads one kept command: starts it, or attaches to it, and attaches again when it must.
 
     Args:
-        http: the sandbox's server.
-        sandbox_id: where the command runs.
+        rpc: the sandbox that it runs in.
         command_id: its id.
         fold: takes the output.
         start: the message that starts the command; None attaches to one that runs.
@@ -34,14 +33,12 @@ class Follower:
 
     def __init__(
         self,
-        http: Http,
-        sandbox_id: str,
+        rpc: Rpc,
         command_id: str,
         fold: ExecFold,
         start: dict[str, Any] | None,
     ) -> None:
-        self._http = http
-        self._sandbox_id = sandbox_id
+        self._rpc = rpc
         self._start = start or {}
         self._response: httpx.Response | None = None
         self.id = command_id
@@ -67,9 +64,9 @@ class Follower:
         """Kills all processes of the command, if it still runs."""
         if self.progress.has_ended:
             return
-        path = f"/v1/sandboxes/{self._sandbox_id}/commands/{self.id}"
+        path = f"/v1/sandboxes/{self._rpc.sandbox_id}/commands/{self.id}"
         try:
-            self._http.call("DELETE", path)
+            self._rpc.http.call("DELETE", path)
         except AgentRunError as exc:
             if exc.status not in (404, 405, 501):
                 raise
@@ -80,9 +77,8 @@ class Follower:
 
     def _connect(self) -> None:
         message = {"command": ""} if self.progress.attaches else self._start
-        self._http.stream(
+        self._rpc.stream(
             "ExecStream",
-            self._sandbox_id,
             [message],
             self.progress.take,
             read_timeout_s=SILENCE_S,

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from mitos._sdk import answer, local_tree, request
-from mitos._sdk._sync.http import Http
+from mitos._sdk._sync.rpc import Rpc
 from mitos._sdk.folding import ExecFold, FileFold, file_info
 from mitos.errors import AgentRunError
 from mitos.types import FileEvent, FileInfo
@@ -39,9 +39,8 @@ class DirectSandboxFiles:
         ['plan.txt']
     """
 
-    def __init__(self, sandbox_id: str, http: Http) -> None:
-        self._id = sandbox_id
-        self._http = http
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
 
     def read(self, path: str) -> str:
         """A file as text: UTF-8, undecodable bytes replaced.
@@ -68,9 +67,7 @@ class DirectSandboxFiles:
         """
         fold = FileFold()
         message = {"path": path}
-        self._http.stream(
-            "ReadFile", self._id, [message], fold.take, read_timeout_s=PIECE_TIMEOUT_S
-        )
+        self._rpc.stream("ReadFile", [message], fold.take, read_timeout_s=PIECE_TIMEOUT_S)
         return fold.result()
 
     def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
@@ -83,9 +80,7 @@ class DirectSandboxFiles:
             >>> sb.files.write("/workspace/plan.txt", "draft")
         """
         messages = [*request.write_messages(path, content, mode)]
-        self._http.stream(
-            "WriteFile", self._id, messages, lambda _: None, read_timeout_s=PIECE_TIMEOUT_S
-        )
+        self._rpc.stream("WriteFile", messages, lambda _: None, read_timeout_s=PIECE_TIMEOUT_S)
 
     def list(self, path: str = "/") -> list[FileInfo]:
         """The entries of a directory, one level.
@@ -97,8 +92,8 @@ class DirectSandboxFiles:
             >>> [(each.name, each.size) for each in sb.files.list("/workspace")]
             [('plan.txt', 5)]
         """
-        found = self._http.unary("List", self._id, {"parent": path})
-        entries = answer.rows({"entries": [], **found}, "entries", self._http.api_key)
+        found = self._rpc.unary("List", {"parent": path})
+        entries = answer.rows({"entries": [], **found}, "entries", self._rpc.http.api_key)
         return [file_info(entry) for entry in entries]
 
     def exists(self, path: str) -> bool:
@@ -109,7 +104,7 @@ class DirectSandboxFiles:
             True
         """
         try:
-            self._http.unary("List", self._id, {"parent": path})
+            self._rpc.unary("List", {"parent": path})
         except AgentRunError as exc:
             if exc.status == 404 and exc.code == "not_found" and "sandbox" not in exc.context:
                 return False
@@ -124,7 +119,7 @@ class DirectSandboxFiles:
         Example:
             >>> sb.files.remove("/workspace/plan.txt")
         """
-        self._http.unary("Remove", self._id, {"path": path})
+        self._rpc.unary("Remove", {"path": path})
 
     def mkdir(self, path: str) -> None:
         """Makes a directory and its parents; an existing one is fine.
@@ -132,7 +127,7 @@ class DirectSandboxFiles:
         Example:
             >>> sb.files.mkdir("/workspace/deep/er")
         """
-        self._http.unary("Mkdir", self._id, {"path": path})
+        self._rpc.unary("Mkdir", {"path": path})
 
     def upload(
         self,
@@ -180,9 +175,7 @@ class DirectSandboxFiles:
             with local_tree.replaced(Path(target)) as content:
                 return self.download(path, content, on_progress)
         sink = local_tree.PartSink(target, on_progress)
-        self._http.stream(
-            "ReadFile", self._id, [{"path": path}], sink.take, read_timeout_s=PIECE_TIMEOUT_S
-        )
+        self._rpc.stream("ReadFile", [{"path": path}], sink.take, read_timeout_s=PIECE_TIMEOUT_S)
         return sink.received_bytes
 
     def upload_dir(
@@ -254,9 +247,7 @@ class DirectSandboxFiles:
         with local_tree.spooled() as archive:
             sink = local_tree.PartSink(archive, on_progress, max_bytes)
             try:
-                self._http.stream(
-                    "Archive", self._id, [message], sink.take, read_timeout_s=PIECE_TIMEOUT_S
-                )
+                self._rpc.stream("Archive", [message], sink.take, read_timeout_s=PIECE_TIMEOUT_S)
             except AgentRunError as exc:
                 if exc.status != TOO_LARGE_STATUS:
                     raise
@@ -286,9 +277,8 @@ class DirectSandboxFiles:
             ...     next(changes).path
             '/workspace/new'
         """
-        found = self._http.messages(
+        found = self._rpc.messages(
             "Watch",
-            self._id,
             [{"path": path, "recursive": recursive}],
             read_timeout_s=quiet_s,
             headers={"X-Mitos-Watch-Ready": "1"},
@@ -303,15 +293,11 @@ class DirectSandboxFiles:
     ) -> None:
         sink = local_tree.TarSink(ExecFold(0), archive)
         command = request.exec_message(["tar", "-C", path, "-cf", "-", "."], TAR_TIMEOUT_S)
-        self._http.stream(
-            "ExecStream", self._id, [command], sink.take, read_timeout_s=PIECE_TIMEOUT_S
-        )
+        self._rpc.stream("ExecStream", [command], sink.take, read_timeout_s=PIECE_TIMEOUT_S)
         sink.check(refusal)
 
     def _send(self, method: str, messages: Any) -> None:
-        self._http.stream(
-            method, self._id, messages, lambda _: None, read_timeout_s=PIECE_TIMEOUT_S
-        )
+        self._rpc.stream(method, messages, lambda _: None, read_timeout_s=PIECE_TIMEOUT_S)
 
 
 def _events(messages: Generator[dict[str, Any]]) -> Generator[FileEvent]:
