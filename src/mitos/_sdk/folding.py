@@ -7,8 +7,10 @@ from typing import Any
 
 from mitos._sdk.failure import exec_failed, malformed, truncated
 from mitos._sdk.framing import decode_bytes
+from mitos._sdk.value.command import CommandInfo, ExecResult
+from mitos._sdk.value.execution import Execution, ExecutionError, Result
+from mitos._sdk.value.file import FileInfo
 from mitos.errors import ExecutionDeadlineError
-from mitos.types import CommandInfo, ExecResult, Execution, ExecutionError, FileInfo, Result
 
 __all__ = ["CodeFold", "ExecFold", "FileFold", "command_info", "file_info", "read_timeout_s"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from mitos._sdk.failure import truncated
 from mitos._sdk.folding import ExecFold
+from mitos._sdk.value.command import ExecResult
 from mitos.errors import AgentRunError, TransportFailedError, TruncatedStreamError
-from mitos.types import ExecResult
 
 __all__ = ["Progress"]
 

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from mitos._sdk.framing import encode_bytes
+from mitos._sdk.value.network import Network
 from mitos.errors import AgentRunError, TimeoutTooLargeError
-from mitos.types import Network
 from mitos.wire.ids import ID_PATTERN, is_valid_id
 
 __all__ = [

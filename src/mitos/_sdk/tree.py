@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from mitos._sdk import answer, failure, request
+from mitos._sdk.value.file import FileDiff
+from mitos._sdk.value.fork import Checkpoint, Kin
 from mitos.errors import AgentRunError
-from mitos.types import Checkpoint, FileDiff, Kin
 
 __all__ = ["checkpoint", "checkpoint_id", "checkpoints", "diff", "partial", "tree", "unsaid"]
 

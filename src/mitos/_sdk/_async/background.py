@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mitos._sdk._async.command import AsyncFollower
 from mitos._sdk._loop.worker import Worker
-from mitos.types import ExecResult
+from mitos._sdk.value.command import ExecResult
 
 __all__ = ["KILL_S", "READY_S", "AsyncBackgroundProcess"]
 

@@ -11,8 +11,8 @@ from mitos._sdk._async.rpc import AsyncRpc
 from mitos._sdk._loop.worker import sleep
 from mitos._sdk.folding import ExecFold
 from mitos._sdk.reconnecting import Progress
+from mitos._sdk.value.command import ExecResult
 from mitos.errors import AgentRunError
-from mitos.types import ExecResult
 
 __all__ = ["AsyncFollower"]
 

@@ -14,8 +14,10 @@ from mitos._sdk._async import fork as forking
 from mitos._sdk._async import template as templates
 from mitos._sdk._async.http import AsyncHttp
 from mitos._sdk._async.runtime import AsyncRuntime
+from mitos._sdk.value.file import FileDiff
+from mitos._sdk.value.fork import Checkpoint, Forked, Kin
+from mitos._sdk.value.network import Network
 from mitos.errors import AgentRunError, TransportFailedError
-from mitos.types import Checkpoint, FileDiff, Forked, Kin, Network
 
 __all__ = ["SERVER_TIMEOUT_S", "AsyncDirectSandbox"]
 

@@ -16,7 +16,8 @@ from mitos._sdk._async.http import AsyncHttp
 from mitos._sdk._async.pty import AsyncPtyHandle
 from mitos._sdk._async.rpc import AsyncRpc
 from mitos._sdk.folding import CodeFold, ExecFold, command_info, read_timeout_s
-from mitos.types import CommandInfo, ExecResult, Execution, Result
+from mitos._sdk.value.command import CommandInfo, ExecResult
+from mitos._sdk.value.execution import Execution, Result
 
 __all__ = ["AsyncRuntime"]
 

@@ -9,8 +9,8 @@ from mitos._sdk._async import fork as forking
 from mitos._sdk._async import template as templates
 from mitos._sdk._async.direct import SERVER_TIMEOUT_S, AsyncDirectSandbox
 from mitos._sdk._async.http import AsyncHttp
+from mitos._sdk.value.network import Network
 from mitos.errors import NotFoundError
-from mitos.types import Network
 
 __all__ = ["AsyncSandboxServer", "create"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mitos._sdk._sync.command import Follower
 from mitos._sdk._thread.worker import Worker
-from mitos.types import ExecResult
+from mitos._sdk.value.command import ExecResult
 
 __all__ = ["KILL_S", "READY_S", "BackgroundProcess"]
 

@@ -12,8 +12,8 @@ from mitos._sdk._sync.rpc import Rpc
 from mitos._sdk._thread.worker import sleep
 from mitos._sdk.folding import ExecFold
 from mitos._sdk.reconnecting import Progress
+from mitos._sdk.value.command import ExecResult
 from mitos.errors import AgentRunError
-from mitos.types import ExecResult
 
 __all__ = ["Follower"]
 

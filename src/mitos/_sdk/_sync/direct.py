@@ -15,8 +15,10 @@ from mitos._sdk._sync import fork as forking
 from mitos._sdk._sync import template as templates
 from mitos._sdk._sync.http import Http
 from mitos._sdk._sync.runtime import Runtime
+from mitos._sdk.value.file import FileDiff
+from mitos._sdk.value.fork import Checkpoint, Forked, Kin
+from mitos._sdk.value.network import Network
 from mitos.errors import AgentRunError, TransportFailedError
-from mitos.types import Checkpoint, FileDiff, Forked, Kin, Network
 
 __all__ = ["SERVER_TIMEOUT_S", "DirectSandbox"]
 

@@ -16,8 +16,8 @@ from typing import IO, Any
 from mitos._sdk import answer, local_tree, request
 from mitos._sdk._sync.rpc import Rpc
 from mitos._sdk.folding import ExecFold, FileFold, file_info
+from mitos._sdk.value.file import FileEvent, FileInfo
 from mitos.errors import AgentRunError
-from mitos.types import FileEvent, FileInfo
 
 __all__ = ["DirectSandboxFiles"]
 

@@ -17,7 +17,8 @@ from mitos._sdk._sync.http import Http
 from mitos._sdk._sync.pty import PtyHandle
 from mitos._sdk._sync.rpc import Rpc
 from mitos._sdk.folding import CodeFold, ExecFold, command_info, read_timeout_s
-from mitos.types import CommandInfo, ExecResult, Execution, Result
+from mitos._sdk.value.command import CommandInfo, ExecResult
+from mitos._sdk.value.execution import Execution, Result
 
 __all__ = ["Runtime"]
 

@@ -10,8 +10,8 @@ from mitos._sdk._sync import fork as forking
 from mitos._sdk._sync import template as templates
 from mitos._sdk._sync.direct import SERVER_TIMEOUT_S, DirectSandbox
 from mitos._sdk._sync.http import Http
+from mitos._sdk.value.network import Network
 from mitos.errors import NotFoundError
-from mitos.types import Network
 
 __all__ = ["SandboxServer", "create"]
 
