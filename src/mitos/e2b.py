@@ -173,7 +173,7 @@ class Sandbox:
         """A sandbox that runs already.
 
         Raises:
-            NotFoundError: there is none of that id.
+            NotFoundError: no sandbox of that id runs.
 
         Example:
             >>> again = Sandbox.connect(box.sandbox_id)
@@ -203,7 +203,7 @@ class Sandbox:
         return self._sandbox.id
 
     def set_timeout(self, timeout: int) -> int:
-        """Sets how many seconds are left; the deadline in unix seconds.
+        """Ends the sandbox in so many seconds; returns the deadline in unix seconds.
 
         Example:
             >>> deadline = box.set_timeout(600)

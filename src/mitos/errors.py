@@ -68,7 +68,7 @@ class AgentRunError(Exception):
         self.context: dict[str, Any] = {} if context is None else context
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Errors cross process boundaries whole."""
+        """Pickled with all of its fields, to be raised in another process."""
         fields = (self.args[0], self.code, self.cause, self.remediation, self.status, self.context)
         return type(self), fields
 

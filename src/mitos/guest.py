@@ -1,7 +1,7 @@
 """Self-service from inside a sandbox: who am I, and more of me.
 
 Code in a sandbox talks to a Unix socket whose path is in `MITOS_SOCKET`: one JSON line each way,
-one connection per call. Protocol: the wire contract, section 9.
+one connection per call. Protocol: `spec/additions.md`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Local trees as tars, for files that go up or come down many at a time. Local disk only.
+"""Local folders as tar archives, to upload or download many files at once. Local disk only.
 
 What comes from a server is hostile: it is unpacked with the standard library's `data` filter, which
 writes nothing outside the target folder.
@@ -40,13 +40,13 @@ TAR_IS_WHOLE = (0, 1)
 
 PIECE_BYTES = 256 << 10
 LARGE_BYTES = 16 << 20
-"""Files over this size go alone; all others in tars."""
+"""Files over this size are sent alone; all others in archives."""
 
 TAR_BYTES = 32 << 20
 """About the size of one tar; servers take 64 MiB."""
 
 MAX_TREE_BYTES = 4 << 30
-"""Of a tree that comes down: a sandbox that never stops sending must not fill the disk here."""
+"""Of a tree that is downloaded: a sandbox that sends for ever must not fill the disk here."""
 
 MEMORY_BYTES = 4 << 20
 """Of a tar that is kept in memory; the rest is in a temporary file."""
@@ -213,12 +213,12 @@ def replaced(target: Path) -> Iterator[IO[bytes]]:
 
 
 def unpack(archive: IO[bytes], target: Path) -> None:
-    """Unpacks a tar of a server below `target`, which is made if need be.
+    """Unpacks an archive of a server below `target`, which is made if it is not there.
 
     Raises:
-        AgentRunError: `internal_error` when it is no tar, or holds what would leave the folder;
-            what came before that member is there.
-        OSError: it does not fit on the local disk, or on what is there.
+        AgentRunError: `internal_error` when it is not an archive, or a member of it would be
+            outside the folder; members before that one have been written.
+        OSError: the local disk is full, or a file is in the way.
     """
     target.mkdir(parents=True, exist_ok=True)
     archive.seek(0)

@@ -100,8 +100,8 @@ def check_timeout(timeout_s: float) -> int:
 
     Raises:
         TimeoutTooLargeError: nothing has been sent.
-        TypeError: it is no number.
-        ValueError: it is not one of those that can be counted.
+        TypeError: it is not a number.
+        ValueError: it is NaN.
     """
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)):
         raise TypeError(f"a timeout is a number of seconds, not {type(timeout_s).__name__}")
@@ -167,13 +167,13 @@ def template_body(
 
 
 def fork_body(template: str, ids: list[str]) -> dict[str, Any]:
-    """The body of a live fork: as published for one child; for more, `ids` is our addition."""
+    """The body of a live fork. `ids`, for more than one child, is an addition of ours."""
     body: dict[str, Any] = {"id": ids[0], "template": template, "pause_source": True}
     return body if len(ids) == 1 else {**body, "ids": ids}
 
 
 def write_messages(path: str, content: str | bytes, mode: int) -> Iterator[dict[str, Any]]:
-    """The messages that write a file; an empty one has a piece too.
+    """The messages that write a file; an empty file is written with one empty piece.
 
     Raises:
         TypeError: the content is neither text nor bytes.

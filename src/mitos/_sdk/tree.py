@@ -15,13 +15,13 @@ from mitos._sdk.value.file import FileDiff
 from mitos._sdk.value.fork import Checkpoint, Kin
 from mitos.errors import AgentRunError
 
-__all__ = ["checkpoint", "checkpoint_id", "checkpoints", "diff", "partial", "tree", "unsaid"]
+__all__ = ["checkpoint", "checkpoint_id", "checkpoints", "diff", "partial", "tree", "unanswered"]
 
 _T = TypeVar("_T")
 
 
 def tree(value: Any, api_key: str | None) -> list[Kin]:
-    """The members of a family, oldest first.
+    """The sandboxes of a fork tree, oldest first.
 
     Raises:
         AgentRunError: `invalid_response`.
@@ -62,10 +62,10 @@ def partial(
 ) -> tuple[list[dict[str, Any]], dict[str, AgentRunError]]:
     """The children of a partial fork, and the error of each id that did not come up.
 
-    A server that knows nothing of partial forks describes the one child that it made.
+    A server that does not know partial forks describes the one child that it made.
 
     Raises:
-        AgentRunError: `invalid_response`, also when it names what nobody asked for.
+        AgentRunError: `invalid_response`, also for an id that was not asked for.
     """
     found = answer.members(value, api_key)
     if "children" not in found:
@@ -79,7 +79,7 @@ def partial(
     return made, {row["id"]: _error(row, api_key) for row in errors}
 
 
-def unsaid(
+def unanswered(
     ids: list[str], made: list[dict[str, Any]], errors: dict[str, AgentRunError]
 ) -> list[str]:
     """The ids that a partial fork's answer says nothing of."""
@@ -145,6 +145,6 @@ def checkpoint_id(wanted: Checkpoint | str) -> str:
     """The id of a checkpoint, safe in a path.
 
     Raises:
-        AgentRunError: `invalid_sandbox_id`, it is none.
+        AgentRunError: `invalid_sandbox_id`: it is not an id.
     """
     return request.checked_id(wanted if isinstance(wanted, str) else wanted.id)

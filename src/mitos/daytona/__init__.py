@@ -82,7 +82,7 @@ class Daytona:
         """A sandbox that runs already.
 
         Raises:
-            NotFoundError: none of that id runs.
+            NotFoundError: no sandbox of that id runs.
 
         Example:
             >>> again = daytona.get(machine.id)

@@ -28,7 +28,7 @@ class FileSystem:
         """Writes content, given as bytes, or a local file, given by its path.
 
         Raises:
-            TypeError: neither.
+            TypeError: it is neither.
 
         Example:
             >>> machine.fs.upload_file("big.bin", "/workspace/big.bin")
@@ -86,7 +86,7 @@ class FileSystem:
         """What is at a path.
 
         Raises:
-            NotFoundError: nothing.
+            NotFoundError: there is nothing.
 
         Example:
             >>> machine.fs.get_file_info("/workspace/plan.txt").size

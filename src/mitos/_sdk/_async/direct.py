@@ -130,7 +130,8 @@ class AsyncDirectSandbox(AsyncRuntime):
             partial: keep the children that came up; the result's `errors` has the rest by id.
 
         Raises:
-            AgentRunError: the server could not; then none is left, unless no answer came at all.
+            AgentRunError: not all came up. Those that did are ended again; only when no answer
+                came at all may some be left.
 
         Example:
             >>> a, b = await sb.fork(2)
@@ -181,7 +182,7 @@ class AsyncDirectSandbox(AsyncRuntime):
         r"""Writes the sandbox to the server's disk and frees its memory; the next call wakes it.
 
         Raises:
-            AgentRunError: calls are open on it, or the server could not; it goes on as it was.
+            AgentRunError: calls are open on it, or the server could not; it runs on unchanged.
 
         Example:
             >>> await sb.hibernate()
@@ -194,7 +195,7 @@ class AsyncDirectSandbox(AsyncRuntime):
         """A signed URL that reaches a port inside the sandbox.
 
         Raises:
-            ValueError: the port is none, or the server gave no URL.
+            ValueError: the port is not one from 1 to 65535, or the server gave no URL.
 
         Example:
             >>> url = await sb.get_host(8000)
@@ -207,18 +208,18 @@ class AsyncDirectSandbox(AsyncRuntime):
         return url
 
     async def tree(self) -> list[Kin]:
-        """Everybody related to this sandbox by forks, the ended included; oldest first.
+        """All sandboxes related to this one by forks, ended ones included; oldest first.
 
         Example:
             >>> a, b = await sb.fork(2)
-            >>> [kin.phase for kin in await sb.tree()]
+            >>> [each.phase for each in await sb.tree()]
             ['Ready', 'Ready', 'Ready']
         """
         reply = await self._http.call("GET", f"/v1/sandboxes/{self.id}/tree")
         return tree.tree(reply, self._http.api_key)
 
     async def checkpoint(self, name: str = "") -> Checkpoint:
-        """Keeps a snapshot to go back to; the sandbox goes on.
+        """Keeps a snapshot to go back to; the sandbox runs on.
 
         Args:
             name: a label of at most 256 characters.
@@ -277,10 +278,10 @@ class AsyncDirectSandbox(AsyncRuntime):
         await self._http.fork(f"/v1/sandboxes/{self.id}/restore", body, request.new_key())
 
     async def diff(self, other: AsyncDirectSandbox | str) -> FileDiff:
-        """The files a relative has added, removed and modified, seen from this sandbox.
+        """The files that another sandbox has added, removed and modified, compared to this one.
 
         Args:
-            other: a sandbox of the same family, or its id.
+            other: a sandbox related to this one by forks, or its id.
 
         Example:
             >>> a, b = await sb.fork(2)
@@ -294,7 +295,7 @@ class AsyncDirectSandbox(AsyncRuntime):
         return tree.diff(reply, self._http.api_key)
 
     async def promote(self) -> None:
-        """Takes the parent's id, and the parent ends; this handle then has that id.
+        """Takes the parent's place: the parent ends, and this sandbox gets its id.
 
         Raises:
             AgentRunError: it has no parent, is paused, or another sandbox has that id.

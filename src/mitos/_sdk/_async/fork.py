@@ -58,7 +58,7 @@ async def some_children(
 ) -> tuple[list[dict[str, Any]], dict[str, AgentRunError]]:
     """Copies a running sandbox; what came up, and for each other id why it did not.
 
-    All are asked for at once; those that the answer says nothing of, one by one.
+    All are asked for at once; then one by one those of which the answer says nothing.
 
     Raises:
         AgentRunError: the server refused the whole fork, or gave no answer.
@@ -71,7 +71,7 @@ async def some_children(
         if not failure.is_missing_route(exc):
             raise
     made, errors = tree.partial(reply, ids, http.api_key)
-    for sandbox_id in tree.unsaid(ids, made, errors):
+    for sandbox_id in tree.unanswered(ids, made, errors):
         try:
             made += await _children(http, source_id, template, [sandbox_id])
         except AgentRunError as exc:

@@ -31,7 +31,7 @@ async def create(http: AsyncHttp, body: dict[str, Any], key: str | None) -> dict
 
 
 async def ensure(http: AsyncHttp, body: dict[str, Any], key: str | None) -> dict[str, Any]:
-    """The same; a server that answers "exists already" is fine."""
+    """The same, for servers that refuse a template they have."""
     try:
         return await create(http, body, key)
     except AgentRunError as exc:

@@ -27,7 +27,7 @@ PIECE_TIMEOUT_S = 600.0
 TAR_TIMEOUT_S = 3600
 
 TOO_LARGE_STATUS = 429
-"""What a tree is answered with that is over the limit of one archive."""
+"""The answer for a tree that is over the limit of one archive."""
 
 
 class DirectSandboxFiles:
@@ -71,7 +71,7 @@ class DirectSandboxFiles:
         return fold.result()
 
     def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
-        """Replaces a file in one step, making parents as needed; `mode` counts for a new file.
+        """Replaces a file in one step, making parents as needed; `mode` is that of a new file.
 
         Raises:
             AgentRunError: the path is a directory, the sandbox is out of space, …
@@ -188,7 +188,7 @@ class DirectSandboxFiles:
 
         Args:
             source: the local folder.
-            path: in the sandbox; made if need be.
+            path: in the sandbox; made if it is not there.
             on_progress: called with the bytes of the files sent so far.
 
         Returns:
@@ -227,11 +227,12 @@ class DirectSandboxFiles:
     ) -> None:
         """Copies a folder of `/workspace` below a local one, links included.
 
-        Over 64 MiB it takes the program `tar` in the sandbox, and begins anew with it.
+        A tree over 64 MiB is sent by the program `tar`, which the sandbox has to have.
 
         Args:
             path: in the sandbox.
-            target: made if need be; nothing is written outside it, whatever the server sends.
+            target: made if it is not there; nothing is written outside it, whatever the server
+                sends.
             on_progress: called with the bytes received so far.
             max_bytes: of the whole tree; 4 GiB unless said otherwise.
 

@@ -97,7 +97,7 @@ class Runtime:
         """Starts a command that outlives this call, its connection and this process.
 
         Its output is read beside the caller; when the connection breaks, another one goes on
-        from the same byte. A server that does not know kept commands ends it with its connection.
+        from the same byte. A server that cannot keep commands ends it when its connection ends.
 
         Args:
             command: as for `exec`.
@@ -125,11 +125,11 @@ class Runtime:
         on_stdout: Callable[[bytes], None] | None = None,
         on_stderr: Callable[[bytes], None] | None = None,
     ) -> BackgroundProcess:
-        """Finds a command again: one of another process, of the past, or of the fork's parent.
+        """Finds a command again by its id, also one of another process or of the fork's parent.
 
-        Its output comes from the beginning, as far as the sandbox still has it (8 MiB); what is
-        gone is counted in the handle's `lost_bytes`. A command has one reader at a time: an
-        earlier one fails with `canceled`.
+        Its output comes from the beginning, as far as the sandbox still has it (8 MiB); the
+        handle's `lost_bytes` counts what is gone. A command has one reader at a time: an earlier
+        one fails with `canceled`.
 
         Raises:
             NotFoundError: no such command, or it has ended and was not kept.
@@ -145,7 +145,7 @@ class Runtime:
         return BackgroundProcess._begin(follower)
 
     def commands(self) -> list[CommandInfo]:
-        """The commands that run, and the kept ones that ended.
+        """The commands that run, and those that have ended and were kept.
 
         Example:
             >>> job = sb.exec_background("sleep 60")
@@ -193,7 +193,7 @@ class Runtime:
         return fold.result()
 
     def pty_url(self) -> str:
-        """The WebSocket address of a terminal; holds no key.
+        """The WebSocket address of a terminal; the key is not in it.
 
         Example:
             >>> sb.pty_url().startswith("ws://")

@@ -15,7 +15,7 @@ from mitos.errors import NotFoundError
 
 __all__ = ["SandboxServer", "create"]
 
-_UNSAID: dict[str, Any] = {"template_id": "", "endpoint": "", "fork_time_ms": 0.0}
+_DEFAULTS: dict[str, Any] = {"template_id": "", "endpoint": "", "fork_time_ms": 0.0}
 """What a listing may leave out of a sandbox."""
 
 
@@ -141,7 +141,7 @@ class SandboxServer:
         workload: dict[str, Any] | None = None,
         resources: dict[str, int] | None = None,
     ) -> dict[str, Any]:
-        """The same; a server that answers "exists already" is fine.
+        """The same as `create_template`, for servers that refuse a template they have.
 
         Example:
             >>> server.ensure_template("python")["ready"]
@@ -195,7 +195,7 @@ class SandboxServer:
         """A handle of a sandbox that runs already.
 
         Raises:
-            NotFoundError: none of that id runs.
+            NotFoundError: no sandbox of that id runs.
             AgentRunError: `invalid_sandbox_id`; nothing has been sent.
 
         Example:
@@ -214,5 +214,5 @@ class SandboxServer:
         )
 
     def _handle(self, row: dict[str, Any]) -> DirectSandbox:
-        found = answer.descriptor({**_UNSAID, **row}, self._http.api_key)
+        found = answer.descriptor({**_DEFAULTS, **row}, self._http.api_key)
         return DirectSandbox._of(found, self._http)

@@ -30,7 +30,7 @@ def create(http: Http, body: dict[str, Any], key: str | None) -> dict[str, Any]:
 
 
 def ensure(http: Http, body: dict[str, Any], key: str | None) -> dict[str, Any]:
-    """The same; a server that answers "exists already" is fine."""
+    """The same, for servers that refuse a template they have."""
     try:
         return create(http, body, key)
     except AgentRunError as exc:

@@ -9,7 +9,7 @@ __all__ = ["ForkInfo", "PoolStatus", "SandboxInfo", "SandboxPhase"]
 
 
 class SandboxPhase(str, enum.Enum):
-    """Where a sandbox is in its life.
+    """The phase of a sandbox in a cluster.
 
     Example:
         >>> SandboxPhase("Ready") is SandboxPhase.READY
@@ -25,7 +25,7 @@ class SandboxPhase(str, enum.Enum):
 
 @dataclass
 class SandboxInfo:
-    """A sandbox of a cluster, as its object says."""
+    """What the cluster says of a sandbox."""
 
     name: str
     phase: SandboxPhase

@@ -50,10 +50,10 @@ class Forked(list[_Sandbox]):
 
 @dataclass(frozen=True)
 class Kin:
-    """One life in the family of forks that a sandbox belongs to. Times are unix seconds.
+    """A sandbox of a fork tree, running or ended. Times are unix seconds.
 
     Attributes:
-        uid: names this life; an `id` can be used again.
+        uid: never used again, as an `id` can be.
         parent_uid: the `uid` it was forked from; None for the first.
         phase: as the sandbox's own, or `Ended`.
         ended_at_unix: None while it lives.
