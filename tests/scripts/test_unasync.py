@@ -256,6 +256,22 @@ def test_check_says_what_differs_and_writes_nothing(
     assert "x = 2" in (target / "changed.py").read_text()
 
 
+def test_modules_written_by_hand_are_left_alone_and_their_classes_are_known(
+    tmp_path: Path,
+) -> None:
+    (by_hand,) = unasync.BY_HAND
+    sources, target = sdk_of(tmp_path, user="x = AsyncHandle()")
+    (sources / by_hand).write_text("class AsyncHandle: ...")
+    target.mkdir()
+    (target / by_hand).write_text("class Handle: 'mine'")
+
+    assert 0 == unasync.main([], tmp_path)
+
+    assert 0 == unasync.main(["--check"], tmp_path)
+    assert "class Handle: 'mine'" == (target / by_hand).read_text()
+    assert "x = Handle()" in (target / "user.py").read_text()
+
+
 def test_a_generated_file_says_so_first(tmp_path: Path) -> None:
     _, target = sdk_of(tmp_path, thing="x = 1")
 

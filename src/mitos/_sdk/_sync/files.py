@@ -227,7 +227,7 @@ class DirectSandboxFiles:
     ) -> None:
         """Copies a folder of `/workspace` below a local one, links included.
 
-        A tree over 64 MiB is sent by the program `tar`, which the sandbox has to have.
+        A tree over 64 MiB is sent again from the start, by the program `tar` in the sandbox.
 
         Args:
             path: in the sandbox.
