@@ -121,6 +121,51 @@ def test_a_home_has_one_server(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_only_known_hosts_and_origins_are_served(tmp_path: Path) -> None:
+    options = ("--allow-host", "box.internal", "--allow-host", "10.8.8.8")
+    options += ("--allow-origin", "https://console.example.com")
+    with running(tmp_path, *options) as (_, url):
+
+        def status(**headers: str) -> int:
+            return httpx.get(f"{url}/v1/sandboxes", headers=headers, trust_env=False).status_code
+
+        for host in ("localhost", "box.internal:8080", "10.8.8.8"):
+            assert 200 == status(host=host)
+        for host in ("evil.example", "a.box.internal", "10.8.8.9"):
+            assert 403 == status(host=host)
+        for origin in (url, "https://console.example.com"):
+            assert 200 == status(origin=origin)
+        for origin in ("https://evil.example", "http://console.example.com", "null"):
+            assert 403 == status(origin=origin)
+
+
+def test_the_address_it_listens_on_is_served_without_a_key(tmp_path: Path) -> None:
+    address = ("--addr", "0.0.0.0:0", "--allow-unauthenticated")
+    with running(tmp_path, *address) as (_, url):
+        for host, expected in (("0.0.0.0", 200), ("127.0.0.1", 200), ("10.8.8.8", 403)):
+            answer = httpx.get(f"{url}/v1/sandboxes", headers={"Host": host}, trust_env=False)
+            assert expected == answer.status_code
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--allow-host", text) for text in ("", "a b", "http://box", "box:8080", "box/")),
+        *(
+            ("--allow-origin", text)
+            for text in ("", "null", "*", "box", "https://box/", "https://")
+        ),
+    ],
+)
+def test_hosts_and_origins_must_be_what_they_are_called(
+    tmp_path: Path, option: str, value: str
+) -> None:
+    ended = run(tmp_path, "--addr", "127.0.0.1:0", option, value)
+
+    assert 2 == ended.returncode
+    assert option in ended.stderr
+
+
 def test_the_key_is_asked_for_and_never_logged(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("mitos_live_secret\n")

@@ -52,6 +52,14 @@ class Page:
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         return answer["result"].get("value")
 
+    def result(self, expression: str) -> Any:
+        """What the promise that an expression is comes to; fails when it is rejected."""
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
     def wait_for(self, expression: str, expected: object) -> None:
         """Waits until an expression has a value."""
         deadline = time.monotonic() + DEADLINE_S
@@ -63,7 +71,7 @@ class Page:
 
 
 @contextlib.contextmanager
-def browser(profile: Path) -> Iterator[Page]:
+def browser(profile: Path, *options: str) -> Iterator[Page]:
     """Starts Chromium with a profile of its own, and ends it."""
     program = shutil.which("chromium")
     if program is None:
@@ -72,7 +80,7 @@ def browser(profile: Path) -> Iterator[Page]:
         [
             *(program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
             *("--disable-dev-shm-usage", "--remote-debugging-port=0"),
-            *(f"--user-data-dir={profile}", "about:blank"),
+            *(f"--user-data-dir={profile}", *options, "about:blank"),
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

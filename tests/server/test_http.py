@@ -53,6 +53,26 @@ def test_hostile_bytes_end_their_own_connection_only(server: Server, data: bytes
     assert 200 == server.get("/v1/health").status_code
 
 
+def test_without_a_key_a_request_must_name_its_host(server: Server) -> None:
+    """HTTP/1.0 need not, and a whole URL in place of the path names another."""
+    for request in (
+        b"GET /v1/sandboxes HTTP/1.0\r\n\r\n",
+        b"GET /v1/sandboxes HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+        b"GET http://evil.example/v1/sandboxes HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+    ):
+        with raw(server, request) as connection:
+            assert connection.recv(1000).startswith(b"HTTP/1.1 403 ")
+
+
+def test_the_authority_of_http_2_is_the_host(server: Server) -> None:
+    with server.client(http1=False, http2=True) as client:
+        own = client.get("/v1/sandboxes")
+        foreign = client.get("/v1/sandboxes", headers={"Host": "evil.example"})
+
+    assert (own.http_version, own.status_code) == ("HTTP/2", 200)
+    assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "forbidden")
+
+
 def test_a_body_may_come_in_chunks(server: Server, sandbox: str) -> None:
     body = b'{"sandbox": "' + sandbox.encode() + b'"}'
     chunks = b"".join(b"1\r\n" + body[i : i + 1] + b"\r\n" for i in range(len(body)))

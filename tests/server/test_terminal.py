@@ -31,6 +31,28 @@ def test_a_missing_or_wrong_key_is_401(
     assert refusal(keyed, subprotocol, query, header=right) == (404, "not_found")
 
 
+@pytest.mark.parametrize("subprotocol", [CURRENT, LEGACY])
+def test_the_subprotocol_is_echoed_to_the_servers_own_origin(
+    server: Server, sandbox: str, subprotocol: str
+) -> None:
+    """Published clients send an `Origin` equal to the server's own, or none."""
+    query = f"sandbox={sandbox}"
+    for options in ({"origin": server.url}, {"suppress_origin": True}):
+        with dial(server, subprotocol, query, **options) as connection:
+            assert connection.getsubprotocol() == subprotocol
+
+
+@pytest.mark.parametrize("subprotocol", [CURRENT, LEGACY])
+def test_a_foreign_origin_is_refused_before_the_upgrade(
+    server: Server, keyed: Server, sandbox: str, subprotocol: str
+) -> None:
+    """A page of any site can open a WebSocket to any address."""
+    for running in (server, keyed):
+        for origin in ("https://elsewhere.example", "null"):
+            found = refusal(running, subprotocol, f"sandbox={sandbox}", origin=origin)
+            assert found == (403, "forbidden")
+
+
 def test_the_first_message_must_open(server: Server, sandbox: str) -> None:
     for first in (
         stdin(b"x"),

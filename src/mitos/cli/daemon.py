@@ -44,6 +44,8 @@ class Options:
     idle_timeout_s: int
     guest_forks: int
     preview_secret: bytes = field(repr=False)
+    allowed_hosts: tuple[str, ...]
+    allowed_origins: tuple[str, ...]
     port_file: Path | None
     prepare: tuple[str, ...]
 
@@ -109,6 +111,8 @@ async def _serve_until_told(node: RunningNode, listener: socket.socket, options:
         base_url=base_url,
         api_key=options.api_key,
         is_mock=node.engine.facts.isolation is Isolation.NONE,
+        allowed_hosts=options.allowed_hosts,
+        allowed_origins=options.allowed_origins,
         preview=_preview_settings(options, port),
     )
     stop = asyncio.Event()

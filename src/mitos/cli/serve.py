@@ -19,6 +19,8 @@ import click
 
 from mitos.cli import daemon, settings
 from mitos.engine import select
+from mitos.server.gate import host as gate_host
+from mitos.server.gate import origin as gate_origin
 from mitos.wire.preview import MIN_SECRET_BYTES
 
 __all__ = ["serve"]
@@ -68,6 +70,18 @@ _MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108  snapshots of live forks: memory
     " here.  [default on loopback: http://localhost:PORT]",
 )
 @click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Without a key: serve requests under this host name too, beside localhost and addresses.",
+)
+@click.option(
+    "--allow-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin call the server, such as https://console.example.com.",
+)
+@click.option(
     "--prepare", multiple=True, metavar="TEMPLATE", help="Make a template ready before listening."
 )
 @click.option(
@@ -86,6 +100,8 @@ def serve(
     preview_origin: str | None,
     idle_timeout: int,
     guest_forks: int,
+    allow_host: tuple[str, ...],
+    allow_origin: tuple[str, ...],
     prepare: tuple[str, ...],
     port_file: Path | None,
     scratch: Path | None,
@@ -115,6 +131,8 @@ def serve(
         idle_timeout_s=idle_timeout,
         guest_forks=guest_forks,
         preview_secret=_preview_secret(home),
+        allowed_hosts=(host, *map(_host_name, allow_host)),
+        allowed_origins=tuple(map(_page_origin, allow_origin)),
         port_file=port_file,
         prepare=prepare,
     )
@@ -159,6 +177,24 @@ def _origin(text: str | None) -> str | None:
             param_hint="--preview-origin",
         )
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _host_name(text: str) -> str:
+    host = gate_host.parse(text)
+    if host is None or host.port is not None:
+        raise click.BadParameter(
+            "must be a host name without a port, such as box.example.com", param_hint="--allow-host"
+        )
+    return host.name
+
+
+def _page_origin(text: str) -> str:
+    if gate_origin.parse(text) is None:
+        raise click.BadParameter(
+            "must be SCHEME://HOST[:PORT], such as https://console.example.com",
+            param_hint="--allow-origin",
+        )
+    return text
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ Each request passes these layers, then one of the fronts:
     keep_alive   says when the connection ends with it
     gate         lets the caller in, or not
 
-Previews are told by their host, runtime calls by their path; the rest is Starlette's.
+A preview is recognised by its host, a runtime call by its path; Starlette routes the rest.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def routes(
     return [
         *router.routes(node, settings, tenants),
         *terminal.routes(tenants, settings),
-        *expose.routes(proxy),
+        *expose.routes(settings, proxy),
     ]
 
 

@@ -4,7 +4,7 @@ The published cluster client names the working directory `workingDir` and sends 
 Both are taken for what they mean, in JSON only.
 
 The official decoder is native and recurses without a bound: some ten thousand opening brackets end
-the whole process. How deep a message nests is therefore looked at before it is given to it.
+the whole process. The depth of a message is therefore checked before it is decoded.
 """
 
 from __future__ import annotations

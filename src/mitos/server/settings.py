@@ -24,7 +24,7 @@ class PreviewSettings:
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How requests are taken in."""
+    """How the server takes requests."""
 
     base_url: str = "http://127.0.0.1:8080"
     """The server's own origin; told to clients as a sandbox's `endpoint`."""
@@ -34,6 +34,12 @@ class ServerSettings:
 
     is_mock: bool = False
     """True when the engine isolates nothing; health says so."""
+
+    allowed_hosts: tuple[str, ...] = ()
+    """Names beside loopback and `base_url` that a server without a key is served under."""
+
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of other sites whose pages may call, such as `https://console.example.com`."""
 
     preview: PreviewSettings | None = None
     """None answers that previews are not enabled."""

@@ -1,4 +1,7 @@
-"""The key: every route but health and operations needs it, and nothing ever shows it."""
+"""The key over a real port: what needs it, and that nothing ever shows it.
+
+That each route and call needs it is in `test_layer.py`.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,6 @@ WRONG = {
     "bare": {"Authorization": KEY},
     "case": {"Authorization": f"bearer {KEY}"},
 }
-ROUTES = [
-    ("GET", "/v1/templates"),
-    ("POST", "/v1/templates"),
-    ("GET", "/v1/templates/python"),
-    ("DELETE", "/v1/templates/python"),
-    ("POST", "/v1/fork"),
-    ("GET", "/v1/sandboxes"),
-    ("GET", "/v1/sandboxes/x"),
-    ("DELETE", "/v1/sandboxes/x"),
-    ("POST", "/v1/sandboxes/x/fork"),
-    ("POST", "/v1/set_timeout"),
-    ("POST", "/v1/pause"),
-    ("POST", "/v1/resume"),
-]
 
 
 def without_key(server: Server, method: str, path: str, headers: dict[str, str]) -> int:
@@ -49,14 +38,6 @@ def without_key(server: Server, method: str, path: str, headers: dict[str, str])
             assert answer.json()["error"]["remediation"]
         assert KEY not in answer.text
         return answer.status_code
-
-
-@pytest.mark.parametrize("headers", WRONG.values(), ids=WRONG)
-@pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_a_route_needs_the_key(
-    keyed: Server, method: str, path: str, headers: dict[str, str]
-) -> None:
-    assert 401 == without_key(keyed, method, path, headers)
 
 
 @pytest.mark.parametrize("path", ["/v1/health", "/healthz", "/readyz"])

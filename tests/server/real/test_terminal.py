@@ -32,15 +32,6 @@ MAX_STREAMS = 16
 # Before the upgrade
 
 
-@pytest.mark.parametrize("subprotocol", [CURRENT, LEGACY])
-def test_any_origin_is_taken_and_the_subprotocol_echoed(
-    server: Server, sandbox: str, subprotocol: str
-) -> None:
-    query = f"sandbox={sandbox}"
-    with dial(server, subprotocol, query, origin="https://elsewhere.example") as connection:
-        assert connection.getsubprotocol() == subprotocol
-
-
 def test_a_sandbox_without_a_free_stream_takes_no_terminal(server: Server, sandbox: str) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(MAX_STREAMS):

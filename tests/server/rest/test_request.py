@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,54 @@ POST_ROUTES = [
 )
 def test_a_body_that_is_no_json_object_is_refused(server: Server, route: str, body: bytes) -> None:
     assert (400, "invalid_json") == outcome(server.post(route, content=body, headers=JSON))
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({}, "without a Content-Type"),
+        ({"Content-Type": "text/plain;charset=UTF-8"}, "text/plain"),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, "x-www-form-urlencoded"),
+        ({"Content-Type": "multipart/form-data; boundary=x"}, "multipart/form-data"),
+        ({"Content-Type": "text/plain; a=application/json"}, "text/plain"),
+        ({"Content-Type": "application/jsonp"}, "application/jsonp"),
+    ],
+)
+@pytest.mark.parametrize("route", [*POST_ROUTES, "/v1/sandboxes/x/hibernate"])
+def test_without_a_key_a_json_body_must_come_as_json(
+    server: Server, route: str, headers: dict[str, str], said: str
+) -> None:
+    """A page of another site can send the others without asking first."""
+    body = json.dumps({"template": "python", "id": "never-made", "sandbox": "never-made"})
+
+    answer = server.post(route, content=body, headers=headers)
+
+    assert (400, "invalid_json") == outcome(answer)
+    error = error_of(answer)
+    assert said in str(error["message"])
+    assert "-H 'Content-Type: application/json'" in str(error["remediation"])
+    assert [] == [row for row in server.node.list_sandboxes() if row.id == "never-made"]
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])
+def test_the_content_type_may_have_parameters(server: Server, sandbox: str, kind: str) -> None:
+    body = json.dumps({"sandbox": sandbox})
+
+    assert (
+        200 == server.post("/v1/resume", content=body, headers={"Content-Type": kind}).status_code
+    )
+
+
+def test_a_request_without_a_body_needs_no_content_type(server: Server, sandbox: str) -> None:
+    assert 200 == server.post(f"/v1/sandboxes/{sandbox}/hibernate").status_code
+
+
+def test_with_a_key_the_content_type_does_not_matter(keyed: Server) -> None:
+    sandbox = keyed.create()
+
+    answer = keyed.post("/v1/resume", content=json.dumps({"sandbox": sandbox}))
+
+    assert 200 == answer.status_code
 
 
 def test_a_body_over_the_limit_is_refused(server: Server) -> None:

@@ -101,3 +101,10 @@ def test_the_lifecycle_of_an_unknown_sandbox_is_not_found(server: Server, route:
     body = {"sandbox": "nobody", "timeout_seconds": 5}
 
     assert (404, "not_found") == outcome(server.post(route, json=body))
+
+
+def test_a_checkpoint_to_go_back_to_must_be_an_id(server: Server, sandbox: str) -> None:
+    answer = server.post(f"/v1/sandboxes/{sandbox}/restore", json={"checkpoint": "a/b"})
+
+    assert (400, "invalid_input") == outcome(answer)
+    assert "checkpoint" in str(error_of(answer)["message"])

@@ -1,4 +1,4 @@
-"""The bearer key, compared in constant time; also what else a request may show: tokens. Pure."""
+"""The bearer key, compared in constant time, and where else a request may carry a token. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The gate as an ASGI layer: the one place that decides whether a request is served.
 
 A request to a preview host goes to the previews and never to the API; any other goes to the API and
-never to a preview.
+never to a preview. For the API the order is: is the host served, may the page call, is the route
+open, does the credential hold.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mitos.node.principal import LOCAL
 from mitos.server import errors
-from mitos.server.gate import caller, host
+from mitos.server.gate import caller, host, origin
 from mitos.server.gate.caller import Caller
 from mitos.server.gate.credential import check_key, query_token
-from mitos.server.gate.host import Authority
+from mitos.server.gate.host import Authority, HostRule
+from mitos.server.gate.origin import OriginRule
 from mitos.server.gate.preview import PreviewGate
 from mitos.server.journal import note_operation
 from mitos.server.settings import ServerSettings
@@ -29,7 +31,7 @@ __all__ = ["EXPOSE_PATH", "OPEN_PATHS", "Gate"]
 OPEN_PATHS = frozenset(
     {"/v1/health", "/healthz", "/readyz", "/metrics", "/v1/metering", "/v1/vitals/node"}
 )
-"""Served without a key, since they hold ids, names and numbers only."""
+"""Served without a key, since they hold ids, names and numbers only. Hosts and origins count."""
 
 EXPOSE_PATH = "/v1/sandboxes/{id}/expose/{port}"
 """The one route that a preview's token opens too, with what is below it."""
@@ -57,9 +59,9 @@ class Gate:
     Args:
         api: serves what is for the server itself.
         previews: serves preview hosts; None when the settings have no previews.
-        settings: the key, and the previews' secret.
-        renders_refusal: True for a request whose refusal `api` tells in a form of its own; it then
-            gets the request, with the refusal noted in place of a caller.
+        settings: the key, what is allowed beside the server's own, and the previews' secret.
+        renders_refusal: True for a request without the key that `api` itself refuses, in a form
+            of its own; it then gets the request with the refusal noted in place of a caller.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class Gate:
         self._api = api
         self._previews = previews
         self._api_key = settings.api_key
+        self._hosts = HostRule(settings.base_url, settings.allowed_hosts)
+        self._origins = OriginRule(settings.base_url, settings.allowed_origins)
         self._preview = PreviewGate(settings.preview) if settings.preview is not None else None
         self._renders_refusal = renders_refusal
 
@@ -106,15 +110,46 @@ class Gate:
         if exposed:
             note_operation("/v1/sandboxes/*/expose")
         try:
+            self._check_site(request)
+        except ApiError as exc:
+            await errors.answer(request.scope, receive, send, exc)
+            return
+        page = self._origins.configured(request.headers)
+        if page is not None:
+            send = origin.with_cors(send, page)
+            if origin.is_preflight(request.scope, request.headers):
+                await origin.preflight_answer(request.headers)(request.scope, receive, send)
+                return
+        await self._serve_caller(request, exposed, receive, send)
+
+    async def _serve_caller(
+        self, request: _Request, exposed: re.Match[str] | None, receive: Receive, send: Send
+    ) -> None:
+        scope = request.scope
+        try:
             found = self._admit(request, exposed)
         except ApiError as exc:
             if exposed:
-                await errors.answer_page(request.scope, receive, send, exc)
+                await errors.answer_page(scope, receive, send, exc)
+            elif self._renders_refusal(scope):
+                caller.refuse(exc)
+                await self._api(scope, receive, send)
             else:
-                await self._refuse(request.scope, receive, send, exc)
+                await errors.answer(scope, receive, send, exc)
             return
         caller.admit(found)
-        await self._api(request.scope, receive, send)
+        await self._api(scope, receive, send)
+
+    def _check_site(self, request: _Request) -> None:
+        """Refuses what a web page sends that is not this server's own.
+
+        Raises:
+            ApiError: `forbidden`.
+        """
+        if self._api_key is None:
+            local_address = (request.scope.get("server") or ("",))[0]
+            self._hosts.check(request.host, local_address)
+        self._origins.check(request.headers, request.host)
 
     def _admit(self, request: _Request, exposed: re.Match[str] | None) -> Caller | None:
         """Who calls; None for what is open to everybody.
@@ -129,10 +164,3 @@ class Gate:
             return self._preview.admit_to_port(token, *exposed.groups())
         check_key(request.headers.get("authorization"), self._api_key)
         return Caller(LOCAL)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
-        if self._renders_refusal(scope):
-            caller.refuse(error)
-            await self._api(scope, receive, send)
-        else:
-            await errors.answer(scope, receive, send, error)

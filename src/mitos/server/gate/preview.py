@@ -1,8 +1,7 @@
 """Preview hosts and the credentials that open one port of one sandbox: a token, or a session.
 
-A preview host is one label under the preview domain. What is checked here needs no look at the
-sandboxes there are; the order is the wire contract's, section 4.3, but for the lookup of the label,
-which comes after the token.
+A preview host is one label under the preview domain. The checks are in the order of the wire
+contract, section 4.3, except that a sandbox is looked up last: nothing here knows which exist.
 """
 
 from __future__ import annotations

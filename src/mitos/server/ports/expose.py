@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from mitos.server.gate.layer import EXPOSE_PATH
 from mitos.server.journal import note_sandbox
 from mitos.server.ports.proxy import PortProxy, answered
 from mitos.server.ports.target import MAX_PORT, Target, checked_port, path_without_token
+from mitos.server.settings import ServerSettings
 from mitos.wire.errors import ApiError
 from mitos.wire.ids import is_valid_id
 
-__all__ = ["routes"]
+__all__ = ["SANDBOXED", "routes"]
+
+SANDBOXED = (
+    b"content-security-policy",
+    b"sandbox allow-scripts allow-forms allow-popups allow-modals allow-downloads",
+)
+"""Without a key the API's own origin may do everything, and a page of a sandbox comes from there.
+With this header the browser gives the page an origin of no rights, which the gate refuses.
+"""
 
 
-def routes(proxy: PortProxy) -> list[BaseRoute]:
+def routes(settings: ServerSettings, proxy: PortProxy) -> list[BaseRoute]:
     """The route in its four forms: with and without a path below, HTTP and WebSocket."""
-    endpoint = _Expose(proxy)
+    endpoint = _Expose(proxy, is_sandboxed=settings.api_key is None)
     return [
         kind(path, endpoint)
         for path in (EXPOSE_PATH, EXPOSE_PATH + "/{below:path}")
@@ -29,8 +38,9 @@ def routes(proxy: PortProxy) -> list[BaseRoute]:
 class _Expose:
     """Takes the prefix off the path, and carries the request to the port."""
 
-    def __init__(self, proxy: PortProxy) -> None:
+    def __init__(self, proxy: PortProxy, *, is_sandboxed: bool) -> None:
         self._proxy = proxy
+        self._is_sandboxed = is_sandboxed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def carry(send: Send) -> None:
@@ -41,7 +51,7 @@ class _Expose:
                     exc.status = 502  # the route is there; what is behind it is not
                 raise
 
-        await answered(scope, receive, send, carry)
+        await answered(scope, receive, _sandboxed(send) if self._is_sandboxed else send, carry)
 
 
 def _target(scope: Scope) -> Target:
@@ -55,3 +65,14 @@ def _target(scope: Scope) -> Target:
     # The sixth part begins what the port sees: /v1/sandboxes/<id>/expose/<port>/below
     below = b"/".join(scope["raw_path"].split(b"/")[6:])
     return Target(sandbox_id, number, path_without_token(scope, b"/" + below))
+
+
+def _sandboxed(send: Send) -> Send:
+    """Adds the policy beside those of the program: a browser keeps to all of them."""
+
+    async def tell(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], SANDBOXED]}
+        await send(message)
+
+    return tell

@@ -74,7 +74,7 @@ async def _carry(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
 ) -> None:
-    """One accepted connection; it is closed when the port cannot be reached."""
+    """Serves one accepted connection; it is closed when the port cannot be reached."""
     with contextlib.closing(writer), contextlib.suppress(ApiError, ConnectionError):
         async with tenant.agent(sandbox_id).dial(port) as tunnel:
             feeder = asyncio.create_task(_feed(tunnel, reader), name="forward-in")

@@ -243,13 +243,13 @@ def _request_headers(scope: Scope) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _cookies_of_the_page(headers: Headers) -> str:
-    """The client's cookies without our session."""
+    """The client's cookies without the preview session."""
     pairs = [pair.strip() for line in headers.getlist("cookie") for pair in line.split(";")]
     return "; ".join(pair for pair in pairs if pair.partition("=")[0] != SESSION_COOKIE)
 
 
 def _named_by_connection(headers: list[tuple[bytes, bytes]]) -> set[bytes]:
-    """Headers that `Connection` names belong to that connection."""
+    """The headers that `Connection` names: they belong to that connection only."""
     values = [value for name, value in headers if name == b"connection"]
     return {part.strip().lower() for value in values for part in value.split(b",")}
 

@@ -31,7 +31,7 @@ async def _list(call: Call) -> object:
 
 
 async def _create(call: Call) -> object:
-    name = (await call.body()).get("name", "")
+    name = call.body().get("name", "")
     if not isinstance(name, str) or len(name) > MAX_NAME:
         raise ApiError("invalid_input", f"name must be a text of at most {MAX_NAME} characters")
     return _checkpoint(await call.tenant.checkpoint(call.sandbox_id, name))
@@ -44,7 +44,7 @@ async def _delete(call: Call) -> object:
 
 
 async def _restore(call: Call) -> object:
-    checkpoint_id = checked_id((await call.body()).get("checkpoint"), "checkpoint")
+    checkpoint_id = checked_id(call.body().get("checkpoint"), "checkpoint")
     return sandbox_body(await call.tenant.restore(call.sandbox_id, checkpoint_id), call)
 
 

@@ -23,7 +23,7 @@ def routes(front: Front) -> list[Route]:
 
 
 async def _create(call: Call) -> object:
-    body = await call.body()
+    body = call.body()
     if body.get("source"):
         return await _fork_from(call, checked_sandbox_id(body["source"], "source"), body)
     record = await call.tenant.create(
@@ -36,7 +36,7 @@ async def _create(call: Call) -> object:
 
 async def _fork(call: Call) -> object:
     source_id = call.sandbox_id
-    return await _fork_from(call, source_id, await call.body())
+    return await _fork_from(call, source_id, call.body())
 
 
 async def _fork_from(call: Call, source_id: str, body: Body) -> object:

@@ -1,4 +1,4 @@
-"""Ways to a sandbox's ports that are asked for by a request: preview URLs, forwarded ports."""
+"""Requests for a way to a sandbox's port: a preview URL, a forwarded port."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Ports:
         ]
 
     async def _forward(self, call: Call) -> object:
-        sandbox_id, body = call.sandbox_id, await call.body()
+        sandbox_id, body = call.sandbox_id, call.body()
         port = checked_port(integer(body, "guest_port"), "guest_port")
         return {"host": await self._forwards.open(sandbox_id, port), "guest_port": port}
 
 
 async def _preview(call: Call) -> object:
-    body = await call.body()
+    body = call.body()
     sandbox_id, port = checked_sandbox_id(body.get("sandbox")), integer(body, "port")
     if call.settings.preview is None:
         raise ApiError(

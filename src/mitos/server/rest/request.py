@@ -1,6 +1,7 @@
 """What every resource needs of a request: body, ids, idempotency key, the caller's view.
 
-Reading the body is where a hostile one is bounded and parsed.
+Reading the body is where a hostile one is bounded and parsed. Without a key it must also come as
+what it is: a page of another site can send text or a form to any address, but no JSON.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ __all__ = ["Body", "Call", "Front", "Handler", "checked_sandbox_id", "integer"]
 Body = dict[str, Any]
 Handler = Callable[["Call"], Awaitable[object]]
 
+_SHOWN = 80
+"""Characters of a content type that a refusal repeats."""
+
 
 class Call:
     """One request.
@@ -37,6 +41,7 @@ class Call:
         self.settings = settings
         self._request = request
         self._tenants = tenants
+        self._raw = bytearray()
 
     @property
     def tenant(self) -> Tenant:
@@ -69,29 +74,45 @@ class Call:
         """A parameter of the query; empty when it is absent."""
         return self._request.query_params.get(name, "")
 
-    async def body(self) -> Body:
+    async def read(self) -> None:
+        """Takes in the body, before anything is done.
+
+        Raises:
+            ApiError: `body_too_large` as soon as it is; `invalid_json` for a body that comes as
+                something else.
+        """
+        async for piece in self._request.stream():
+            self._raw += piece
+            if len(self._raw) > self.settings.max_body_bytes:
+                limit_mib = self.settings.max_body_bytes >> 20
+                raise ApiError("body_too_large", f"the request body is over {limit_mib} MiB")
+        if self._raw and self.settings.api_key is None:
+            self._check_content_type()
+
+    def body(self) -> Body:
         """The body, a JSON object.
 
         Raises:
-            ApiError: `invalid_json`, or `body_too_large` as soon as it is.
+            ApiError: `invalid_json`.
         """
-        raw = await self._read()
         try:
-            body = json.loads(raw)
+            body = json.loads(self._raw)
         except (ValueError, RecursionError) as exc:
             raise ApiError("invalid_json", "the request body is not JSON") from exc
         if not isinstance(body, dict):
             raise ApiError("invalid_json", "the request body is not a JSON object")
         return body
 
-    async def _read(self) -> bytearray:
-        raw = bytearray()
-        async for piece in self._request.stream():
-            raw += piece
-            if len(raw) > self.settings.max_body_bytes:
-                limit_mib = self.settings.max_body_bytes >> 20
-                raise ApiError("body_too_large", f"the request body is over {limit_mib} MiB")
-        return raw
+    def _check_content_type(self) -> None:
+        sent = self._request.headers.get("content-type", "")
+        if sent.partition(";")[0].strip().lower() != "application/json":
+            said = f"as {sent[:_SHOWN]!r}" if sent else "without a Content-Type"
+            raise ApiError(
+                "invalid_json",
+                f"the request body was sent {said}, not as application/json",
+                remediation="Send the header Content-Type: application/json"
+                " (with curl: -H 'Content-Type: application/json').",
+            )
 
 
 class Front:
@@ -110,7 +131,10 @@ class Front:
         """A route whose handler's result is the answer, as JSON unless it is a response already."""
 
         async def serve(request: Request) -> Response:
-            result = await handler(Call(request, self._settings, self._tenants))
+            call = Call(request, self._settings, self._tenants)
+            if method == "POST":
+                await call.read()
+            result = await handler(call)
             return result if isinstance(result, Response) else JSONResponse(result)
 
         return Route(path, serve, methods=[method], name=handler.__name__.lstrip("_"))

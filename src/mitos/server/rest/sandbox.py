@@ -45,7 +45,7 @@ async def _hibernate(call: Call) -> object:
 
 
 async def _set_timeout(call: Call) -> object:
-    body = await call.body()
+    body = call.body()
     sandbox_id = checked_sandbox_id(body.get("sandbox"))
     timeout_s = integer(body, "timeout_seconds")
     deadline = call.tenant.set_timeout(sandbox_id, timeout_s)
@@ -53,13 +53,13 @@ async def _set_timeout(call: Call) -> object:
 
 
 async def _pause(call: Call) -> object:
-    body = await call.body()
+    body = call.body()
     await call.tenant.pause(checked_sandbox_id(body.get("sandbox")))
     return {"status": "paused"}
 
 
 async def _resume(call: Call) -> object:
-    body = await call.body()
+    body = call.body()
     await call.tenant.resume(checked_sandbox_id(body.get("sandbox")))
     return {"status": "running"}
 

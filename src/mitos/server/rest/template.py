@@ -28,7 +28,7 @@ def routes(front: Front) -> list[Route]:
 
 
 async def _create(call: Call) -> object:
-    body = await call.body()
+    body = call.body()
     template_id = checked_id(body.get("id"), "template")
     network = body.get("network")
     record = await call.tenant.templates.create(

@@ -30,7 +30,7 @@ _CONTENT_TYPES = (
 
 
 def is_call(scope: Scope) -> bool:
-    """True for a request in a form of Connect, so that a refusal of it is told in that form too."""
+    """True for a call that expects its answer, a refusal too, in the form of Connect."""
     if not is_addressed(scope) or scope["method"] != "POST":
         return False
     types = (value for name, value in scope["headers"] if name == b"content-type")
@@ -38,7 +38,7 @@ def is_call(scope: Scope) -> bool:
 
 
 def is_addressed(scope: Scope) -> bool:
-    """True for what is under the service's path; a WebSocket there is a terminal."""
+    """True for a request under the service's path; a WebSocket there is a terminal."""
     return bool(scope["type"] == "http" and scope["path"].startswith(PATH))
 
 
@@ -70,7 +70,7 @@ class Runtime:
 
 
 class _RefusalInterceptor:
-    """Tells a refusal of the gate as a Connect error, before any of the call's body is read."""
+    """Answers a call that the gate refused, before any of its body is read."""
 
     async def on_start(self, _ctx: RequestContext[Any, Any]) -> None:
         """Ends a call that the gate did not let in.

@@ -1,4 +1,4 @@
-"""What a client's request stream feeds beside the answers: input, a port, a file, an archive."""
+"""Where the messages of a request stream go: to a command, a port, a file, an archive."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ _Data = Oneof[Literal["data"], bytes]
 _Close = Oneof[Literal["close"], bool]
 
 OPENED = pb.ExecResponse(msg=_Stdout("stdout", b""))
-"""Says nothing, but takes the headers along: the client knows at once that the command runs."""
+"""An empty message: with it the headers are sent, so that the client knows the command runs."""
 
 
 async def exec_messages(command: Command) -> AsyncGenerator[pb.ExecResponse]:

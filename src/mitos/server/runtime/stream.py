@@ -1,4 +1,4 @@
-"""A request stream beside an answer stream: its first message, and the rest while answers go."""
+"""The request stream of a call: its first message, and the others while answers are sent."""
 
 from __future__ import annotations
 
