@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mitos.node.end import EndReason, ended
 from mitos.wire.errors import TABLE
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,22 @@ def test_the_fork_correctness_page_names_tests_that_exist() -> None:
         assert f"def {name}(" in source, name
 
 
-@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda p: p.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+@pytest.mark.parametrize("reason", EndReason)
+def test_every_end_of_a_sandbox_is_documented_as_the_server_says_it(reason: EndReason) -> None:
+    page = (ROOT / "docs/reference/errors.md").read_text()
+    error = ended("ID", reason, memory_mib=512)
+
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| `{reason.value}` |")]
+    _, _, code, cause, remedy, _ = (cell.strip() for cell in row.split("|"))
+    assert f"`{error.code}`" == code
+    if error.cause:
+        assert f"`{error.message}`" in page
+        assert error.cause == cause.replace("N MiB", "512 MiB")
+        assert error.remediation == remedy.replace("`", "")
+
+
+def test_every_end_of_a_sandbox_is_a_reason_of_the_fork_tree() -> None:
+    page = (ROOT / "spec/additions.md").read_text()
+
+    (line,) = re.findall(r"^Reason +(.+)$", page, flags=re.MULTILINE)
+    assert [f'"{reason.value}"' for reason in EndReason] == line.split(" | ")
