@@ -127,6 +127,10 @@ class RunningNode:
         """How many sandboxes live, of all owners."""
         return len(self._parts.registry.living())
 
+    def has_label(self, label: str) -> bool:
+        """True when a living sandbox, of whatever owner, has the id but for its case."""
+        return any(each.id.lower() == label for each in self._parts.registry.living())
+
     def count_templates(self) -> int:
         """How many templates are offered, to all owners."""
         return self._parts.templates.count()

@@ -47,6 +47,7 @@ def build(node: RunningNode, settings: ServerSettings) -> ASGIApp:
         _Api(Runtime(tenants, settings), control_plane),
         previews,
         settings,
+        is_sandbox=node.has_label,
         renders_refusal=application.is_call,
     )
     return Journal(KeepAlive(gate))

@@ -1,6 +1,6 @@
 """Preview tokens: who may reach one port of one sandbox, and until when.
 
-    payload = b64url({"s": sandbox id, "p": port, "e": expiry, unix seconds})
+    payload = b64url({"s": sandbox id, "p": port, "e": expiry, unix seconds, "o"?: owner})
     token   = payload "." b64url(HMAC-SHA256(secret, "mitos-preview-v1" NUL payload))
 
 A browser that showed a token gets a session cookie of the same form under another tag, so that what
@@ -45,11 +45,13 @@ class Grant:
         sandbox_id: the sandbox.
         port: TCP port on its loopback.
         expires_unix: the last second in which it holds.
+        owner: whose sandbox it is; empty for the owner of a server that knows only one.
     """
 
     sandbox_id: str
     port: int
     expires_unix: int
+    owner: str = ""
 
 
 def mint(secret: bytes, grant: Grant) -> str:
@@ -59,8 +61,8 @@ def mint(secret: bytes, grant: Grant) -> str:
         >>> mint(b"0123456789abcdef" * 2, Grant("sb-1", 8080, 1700000000))[:20]
         'eyJzIjoic2ItMSIsInAi'
     """
-    body = {"s": grant.sandbox_id, "p": grant.port, "e": grant.expires_unix}
-    return _seal(secret, _TOKEN_TAG, body)
+    body: dict[str, object] = {"s": grant.sandbox_id, "p": grant.port, "e": grant.expires_unix}
+    return _seal(secret, _TOKEN_TAG, body | _owner(grant))
 
 
 def verify(secret: bytes, token: str, *, now_unix: float) -> Grant:
@@ -70,21 +72,22 @@ def verify(secret: bytes, token: str, *, now_unix: float) -> Grant:
         GrantError: forged, malformed or expired.
     """
     match _open(secret, _TOKEN_TAG, token):
-        case {"s": str(sandbox_id), "p": int(port), "e": int(expires_unix)}:
-            return _still_valid(Grant(sandbox_id, port, expires_unix), now_unix)
+        case {"s": str(sandbox_id), "p": int(port), "e": int(expires_unix), **rest}:
+            owner = str(rest.get("o", ""))
+            return _still_valid(Grant(sandbox_id, port, expires_unix, owner), now_unix)
     raise GrantError("the token has another form")
 
 
 def start_session(secret: bytes, grant: Grant) -> str:
     """The value of the cookie for a browser that showed a token of this grant."""
-    body = {
+    body: dict[str, object] = {
         "sub": f"{grant.sandbox_id}:{grant.port}",
         "email": "",
         "email_verified": False,
         "org_ids": [],
         "exp": grant.expires_unix,
     }
-    return _seal(secret, _SESSION_TAG, body)
+    return _seal(secret, _SESSION_TAG, body | _owner(grant))
 
 
 def open_session(secret: bytes, cookie: str, *, now_unix: float) -> Grant:
@@ -94,11 +97,16 @@ def open_session(secret: bytes, cookie: str, *, now_unix: float) -> Grant:
         GrantError: forged, malformed or expired.
     """
     match _open(secret, _SESSION_TAG, cookie):
-        case {"sub": str(subject), "exp": int(expires_unix)}:
+        case {"sub": str(subject), "exp": int(expires_unix), **rest}:
             sandbox_id, _, port = subject.rpartition(":")
             if port.isdecimal():
-                return _still_valid(Grant(sandbox_id, int(port), expires_unix), now_unix)
+                grant = Grant(sandbox_id, int(port), expires_unix, str(rest.get("o", "")))
+                return _still_valid(grant, now_unix)
     raise GrantError("the session has another form")
+
+
+def _owner(grant: Grant) -> dict[str, object]:
+    return {"o": grant.owner} if grant.owner else {}
 
 
 def _still_valid(grant: Grant, now_unix: float) -> Grant:

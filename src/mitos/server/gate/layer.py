@@ -21,7 +21,7 @@ from mitos.server.gate.caller import Caller
 from mitos.server.gate.credential import check_key, query_token
 from mitos.server.gate.host import Authority, HostRule
 from mitos.server.gate.origin import OriginRule
-from mitos.server.gate.preview import PreviewGate
+from mitos.server.gate.preview import PreviewGate, no_such_host
 from mitos.server.journal import note_operation
 from mitos.server.settings import ServerSettings
 from mitos.wire.errors import ApiError
@@ -60,6 +60,7 @@ class Gate:
         api: serves what is for the server itself.
         previews: serves preview hosts; None when the settings have no previews.
         settings: the key, what is allowed beside the server's own, and the previews' secret.
+        is_sandbox: True for a label that is a sandbox's, whoever owns it.
         renders_refusal: True for a request without the key that `api` itself refuses, in a form
             of its own; it then gets the request with the refusal noted in place of a caller.
     """
@@ -70,6 +71,7 @@ class Gate:
         previews: ASGIApp | None,
         settings: ServerSettings,
         *,
+        is_sandbox: Callable[[str], bool],
         renders_refusal: Callable[[Scope], bool],
     ) -> None:
         self._api = api
@@ -78,6 +80,7 @@ class Gate:
         self._hosts = HostRule(settings.base_url, settings.allowed_hosts)
         self._origins = OriginRule(settings.base_url, settings.allowed_origins)
         self._preview = PreviewGate(settings.preview) if settings.preview is not None else None
+        self._is_sandbox = is_sandbox
         self._renders_refusal = renders_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,6 +101,8 @@ class Gate:
         assert self._preview is not None
         assert self._previews is not None
         try:
+            if not self._is_sandbox(label):
+                raise no_such_host()
             found = self._preview.admit_to_host(label, request.scope, request.headers)
         except ApiError as exc:
             await errors.answer_page(request.scope, receive, send, exc)
@@ -110,7 +115,7 @@ class Gate:
         if exposed:
             note_operation("/v1/sandboxes/*/expose")
         try:
-            self._check_site(request)
+            self._check_site(request, has_token=bool(exposed and query_token(request.scope)))
         except ApiError as exc:
             await errors.answer(request.scope, receive, send, exc)
             return
@@ -140,8 +145,13 @@ class Gate:
         caller.admit(found)
         await self._api(scope, receive, send)
 
-    def _check_site(self, request: _Request) -> None:
+    def _check_site(self, request: _Request, *, has_token: bool) -> None:
         """Refuses what a web page sends that is not this server's own.
+
+        Args:
+            request: to the server itself.
+            has_token: it shows a token for a port, which only those have who were given it; a link
+                with one works from everywhere.
 
         Raises:
             ApiError: `forbidden`.
@@ -149,7 +159,8 @@ class Gate:
         if self._api_key is None:
             local_address = (request.scope.get("server") or ("",))[0]
             self._hosts.check(request.host, local_address)
-        self._origins.check(request.headers, request.host)
+        if not has_token:
+            self._origins.check(request.headers, request.host)
 
     def _admit(self, request: _Request, exposed: re.Match[str] | None) -> Caller | None:
         """Who calls; None for what is open to everybody.

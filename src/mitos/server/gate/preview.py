@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from mitos.node.principal import LOCAL
+from mitos.node.principal import LOCAL, Principal
 from mitos.server.gate.caller import Caller
 from mitos.server.gate.credential import bearer, cookies, query_token
 from mitos.server.gate.host import Authority
 from mitos.server.settings import PreviewSettings
 from mitos.wire import preview
 from mitos.wire.errors import ApiError
-from mitos.wire.preview import GrantError
+from mitos.wire.preview import Grant, GrantError
 
 __all__ = ["MAX_LABEL", "RESERVED", "SESSION_COOKIE", "PreviewGate", "no_such_host"]
 
@@ -63,12 +63,12 @@ class PreviewGate:
                 grant = preview.open_session(self._secret, session, now_unix=time.time())
             except GrantError:
                 continue  # a token may come beside it
-            return Caller(LOCAL, grant, has_session=True)
+            return _caller(grant, has_session=True)
         token = query_token(scope) or bearer(headers.get("authorization"))
         if not token:
             raise _unauthorized("a token is needed")
         try:
-            return Caller(LOCAL, preview.verify(self._secret, token, now_unix=time.time()))
+            return _caller(preview.verify(self._secret, token, now_unix=time.time()))
         except GrantError as exc:
             raise _unauthorized(str(exc)) from exc
 
@@ -82,9 +82,13 @@ class PreviewGate:
             grant = preview.verify(self._secret, token, now_unix=time.time())
         except GrantError as exc:
             raise ApiError("unauthorized", "the token cannot be used", cause=str(exc)) from exc
-        found = Caller(LOCAL, grant)
+        found = _caller(grant)
         found.check_reach(sandbox_id, port)
         return found
+
+
+def _caller(grant: Grant, *, has_session: bool = False) -> Caller:
+    return Caller(Principal(grant.owner or LOCAL.owner), grant, has_session=has_session)
 
 
 def no_such_host() -> ApiError:

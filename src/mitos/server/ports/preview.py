@@ -9,12 +9,14 @@ each time.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
+from mitos.node.principal import LOCAL
 from mitos.node.tenant import Tenant
 from mitos.server.gate import caller, host
 from mitos.server.gate.credential import query_token
@@ -59,7 +61,8 @@ def mint_url(
             context={"sandbox": sandbox_id},
         )
     expires_unix = int(time.time()) + settings.ttl_s
-    token = preview.mint(settings.secret, Grant(sandbox_id, port, expires_unix))
+    owner = "" if tenant.principal == LOCAL else tenant.owner
+    token = preview.mint(settings.secret, Grant(sandbox_id, port, expires_unix, owner))
     origin = urlsplit(settings.origin)
     return f"{origin.scheme}://{label}.{origin.netloc}/?token={token}", expires_unix
 
@@ -109,7 +112,7 @@ class PreviewHosts:
         self, scope: Scope, receive: Receive, send: Send, grant: Grant
     ) -> None:
         expires_unix = min(grant.expires_unix, int(time.time()) + SESSION_S)
-        session = Grant(grant.sandbox_id, grant.port, expires_unix)
+        session = replace(grant, expires_unix=expires_unix)
         # One slash: two would name another host.
         page = "/" + path_without_token(scope).decode("latin-1").lstrip("/")
         response = RedirectResponse(page, status_code=302)
