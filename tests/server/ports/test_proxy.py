@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -24,6 +25,13 @@ class ScriptedPort:
     def __init__(self, answer: bytes) -> None:
         self._answer = answer
         self.asked = b""
+        self.events = mock.Mock()
+
+    def has_label(self, _label: str) -> bool:
+        return True
+
+    def tenant(self, _principal: object) -> ScriptedPort:
+        return self
 
     def agent(self, _sandbox_id: str) -> Any:
         return SimpleNamespace(dial=self._dial)

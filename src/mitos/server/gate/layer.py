@@ -115,7 +115,7 @@ class Gate:
         if exposed:
             note_operation("/v1/sandboxes/*/expose")
         try:
-            self._check_site(request, has_token=bool(exposed and query_token(request.scope)))
+            self._check_site(request, is_link=_is_link(request, exposed))
         except ApiError as exc:
             await errors.answer(request.scope, receive, send, exc)
             return
@@ -145,13 +145,13 @@ class Gate:
         caller.admit(found)
         await self._api(scope, receive, send)
 
-    def _check_site(self, request: _Request, *, has_token: bool) -> None:
+    def _check_site(self, request: _Request, *, is_link: bool) -> None:
         """Refuses what a web page sends that is not this server's own.
 
         Args:
             request: to the server itself.
-            has_token: it shows a token for a port, which only those have who were given it; a link
-                with one works from everywhere.
+            is_link: somebody followed a link to a port that has a token in it; wherever that link
+                stood, only those have one who were given it.
 
         Raises:
             ApiError: `forbidden`.
@@ -159,7 +159,7 @@ class Gate:
         if self._api_key is None:
             local_address = (request.scope.get("server") or ("",))[0]
             self._hosts.check(request.host, local_address)
-        if not has_token:
+        if not is_link:
             self._origins.check(request.headers, request.host)
 
     def _admit(self, request: _Request, exposed: re.Match[str] | None) -> Caller | None:
@@ -175,3 +175,8 @@ class Gate:
             return self._preview.admit_to_port(token, *exposed.groups())
         check_key(request.headers.get("authorization"), self._api_key)
         return Caller(LOCAL)
+
+
+def _is_link(request: _Request, exposed: re.Match[str] | None) -> bool:
+    """True for a request to a port with a token that no script sent: those have an `Origin`."""
+    return bool(exposed and query_token(request.scope)) and "origin" not in request.headers

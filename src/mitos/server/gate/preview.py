@@ -1,7 +1,7 @@
 """Preview hosts and the credentials that open one port of one sandbox: a token, or a session.
 
 A preview host is one label under the preview domain. The checks are in the order of the wire
-contract, section 4.3, except that a sandbox is looked up last: nothing here knows which exist.
+contract, section 4.3. Nothing here knows which sandboxes exist: the gate asks for that before.
 """
 
 from __future__ import annotations
