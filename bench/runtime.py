@@ -16,22 +16,17 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from lifecycle import Timings, machine, own_server, settle
+from operations import STREAM_BYTES, STREAMS, Timings, measure_streams
 
 import mitos
+from server import machine, own_server, settle
 
 BATCH = 10
-STREAMS = 50
-STREAMS_PER_SANDBOX = 13
-"""The server lets a sandbox have 16 at once."""
-
-STREAM_BYTES = 1_000_000
 FILE_MIB = 64
 FILE_ROUNDS = 5
 
@@ -61,28 +56,6 @@ def measure_calls(timings: Timings, url: str, rounds: int, say: Callable[[str], 
             for _ in range(BATCH):
                 with timings.measure("run_code"):
                     assert sandbox.run_code("1").text == "1"
-
-
-def measure_streams(timings: Timings, url: str, rounds: int) -> float:
-    """Fifty commands at once, each with a megabyte of output; returns MB/s over all."""
-    sandboxes = [
-        mitos.create("python", base_url=url, api_key="")
-        for _ in range(-(-STREAMS // STREAMS_PER_SANDBOX))
-    ]
-
-    def stream(number: int) -> None:
-        with timings.measure(f"{STREAMS} streams at once, 1 MB each"):
-            sandbox = sandboxes[number % len(sandboxes)]
-            assert len(sandbox.exec(f"head -c {STREAM_BYTES} /dev/zero").stdout) == STREAM_BYTES
-
-    started = time.perf_counter()
-    with ThreadPoolExecutor(STREAMS) as pool:
-        for _ in range(rounds):
-            list(pool.map(stream, range(STREAMS)))
-    seconds = time.perf_counter() - started
-    for sandbox in sandboxes:
-        sandbox.terminate()
-    return rounds * STREAMS * STREAM_BYTES / 1e6 / seconds
 
 
 def measure_files(url: str) -> list[str]:
@@ -145,7 +118,9 @@ def run(url: str, rounds: int, say: Callable[[str], None]) -> str:
     files = measure_files(url)
     settle(url, 1.0)
     say("streams")
-    rate = measure_streams(timings, url, max(1, rounds // 50))
+    stream_rounds = max(1, rounds // 50)
+    seconds = measure_streams(timings, url, stream_rounds)
+    rate = stream_rounds * STREAMS * STREAM_BYTES / 1e6 / seconds
     return "\n".join(
         [*table(timings), "", f"All streams together: {rate:.0f} MB/s.", "", *FILES, *files]
     )
