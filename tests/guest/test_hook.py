@@ -91,7 +91,7 @@ def test_one_that_does_not_end_is_killed_with_all_it_started(client: AgentClient
     install(client, "slow", "setsid sleep 4321 & sleep 4321")
 
     assert "did not end within 8 s" in failure(client.identify(forked=True))[1]
-    client.shell("until ! pgrep -f 'sleep 4321'; do sleep 0.05; done", timeout_ms=10_000)
+    client.shell("until ! pgrep -f '[s]leep 4321'; do sleep 0.05; done", timeout_ms=10_000)
     assert client.shell("pgrep -f '[s]leep 4321'").stdout == b""
 
 

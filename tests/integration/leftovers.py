@@ -54,7 +54,9 @@ class Leftovers:
     def _control_groups(self) -> list[str]:
         state = (Path(self._home) / "run").resolve()
         group = f"mitos-{hashlib.sha256(bytes(state)).hexdigest()[:12]}"
-        return [f"control group {path}" for path in Path("/sys/fs/cgroup").glob(f"**/{group}")]
+        # Unlike a glob, this does not mind the groups of others that go meanwhile.
+        folders = (Path(folder) for folder, _, _ in os.walk("/sys/fs/cgroup"))
+        return [f"control group {path}" for path in folders if path.name == group]
 
     def _files(self) -> list[str]:
         run = Path(self._home) / "run"

@@ -141,5 +141,5 @@ def test_the_example_of_a_docstring_runs(
             "machine": mitos.daytona.Sandbox(sandbox),
         }
         said: list[str] = []
-        doctest.DocTestRunner().run(example, out=said.append)
+        doctest.DocTestRunner(verbose=False).run(example, out=said.append)
         assert said == []

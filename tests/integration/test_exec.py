@@ -29,7 +29,6 @@ from tests.integration.conftest import Server
 pytestmark = pytest.mark.real
 
 DEADLINE_S = 30.0
-FLOOD_BYTES = 10 << 30
 SLOW_READ_S = 5.0
 GROWTH_BYTES = 24 << 20
 """What a process may grow by: buffers of the transports, and an allocator's leftovers."""
@@ -205,12 +204,21 @@ def agent_bytes(sandbox: mitos.DirectSandbox) -> int:
 
 
 @pytest.mark.timeout(900)
-def test_gibibytes_pass_with_flat_memory(server: Server, sandbox: mitos.DirectSandbox) -> None:
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(512 << 20, id="512 MiB"),
+        pytest.param(10 << 30, id="10 GiB", marks=pytest.mark.soak),
+    ],
+)
+def test_output_passes_with_flat_memory(
+    server: Server, sandbox: mitos.DirectSandbox, size: int
+) -> None:
     before, agent_before = server_bytes(server), agent_bytes(sandbox)
     taken, peak, portion, samples = 0, 0, bytearray(1 << 20), 0
 
-    with flood(server, sandbox.id, f"head -c {FLOOD_BYTES} /dev/zero") as connection:
-        while taken < FLOOD_BYTES:
+    with flood(server, sandbox.id, f"head -c {size} /dev/zero") as connection:
+        while taken < size:
             taken += connection.recv_into(portion)
             if taken >> 24 > samples:
                 samples = taken >> 24

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,11 +28,12 @@ def test_a_skip_fails_the_run_and_is_counted(
     if more is not None:
         (tmp_path / "test_more.py").write_text(more)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    options = ["-p", "tests.no_skips", "-p", "no:randomly", "--rootdir", str(tmp_path)]
+    options = ["-p", "tests.no_skips", "--rootdir", str(tmp_path)]
 
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "-c", tmp_path / "pytest.ini", tmp_path],
         cwd=ROOT,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=18,
