@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from mitos.engine.fake import FakeEngine
 from mitos.node.phase import Phase
-from mitos.node.state.event import Event, EventKind
+from mitos.node.state.event import Event, EventFeed, EventKind
 from mitos.node.state.persist import SandboxRow
 from tests.node.conftest import Node
 
-__all__ = ["check", "fold"]
+__all__ = ["all_kept", "check", "fold"]
+
+
+def all_kept(feed: EventFeed) -> list[Event]:
+    """Every event that the feed still has."""
+    return list(feed._events)
 
 
 def fold(events: list[Event]) -> dict[str, SandboxRow]:
@@ -34,7 +39,7 @@ def check(node: Node, engine: FakeEngine) -> None:
     living = {sandbox.uid: sandbox.row for sandbox in parts.registry.living()}
 
     assert living == {row.uid: row for row in parts.state.sandboxes.living()}
-    assert living == fold(parts.state.events.after(0) or [])
+    assert living == fold(all_kept(parts.state.events))
     machines = {row.machine_id for row in living.values() if row.machine_id is not None}
     assert machines == set(engine.machines)
     asleep = {row.uid for row in living.values() if row.phase is Phase.HIBERNATED}

@@ -18,7 +18,7 @@ from mitos.node.state.event import EventKind
 from mitos.node.tenant import Tenant
 from mitos.wire.errors import ApiError
 from tests.node.clock import ManualClock
-from tests.node.conftest import Node
+from tests.node.conftest import Node, StartNode
 from tests.node.consistency import check
 
 OPERATIONS = 500
@@ -92,7 +92,9 @@ async def operate(random_: random.Random, node: Tenant, clock: ManualClock, numb
         await clock.advance(random_.randint(1, 60))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 10))]
+)
 @pytest.mark.timeout(120)
 async def test_folding_the_feed_gives_exactly_the_listing(
     node: Node,
@@ -152,3 +154,27 @@ async def test_a_waiting_reader_ends_with_the_node(node: Node) -> None:
     await node.close()
 
     assert await asyncio.wait_for(waiting, 5) is None
+
+
+async def test_a_template_that_cannot_be_offered_again_is_told(start_node: StartNode) -> None:
+    """Once; and again, once it can be."""
+    node = await start_node()
+    await node.templates.create("python")
+    snapshots = node.settings.home / "snapshots"
+
+    async def told_after_restart() -> list[EventKind]:
+        nonlocal node
+        await node.close()
+        node = await start_node()
+        events = [each for each in node.running.events._events if each.template is not None]
+        assert (events[-1].kind is EventKind.TEMPLATE) is bool(node.templates.records())
+        return [event.kind for event in events]
+
+    assert [EventKind.TEMPLATE] == await told_after_restart()
+    snapshots.rename(snapshots.with_name("hidden"))
+    gone = [EventKind.TEMPLATE, EventKind.TEMPLATE_DELETED]
+    assert gone == await told_after_restart()
+    assert gone == await told_after_restart()
+    snapshots.rmdir()
+    snapshots.with_name("hidden").rename(snapshots)
+    assert [*gone, EventKind.TEMPLATE] == await told_after_restart()

@@ -16,7 +16,7 @@ from mitos.node.phase import Event, Phase, transition
 from mitos.node.state.event import EventKind
 from mitos.wire.errors import ApiError
 from tests.node.conftest import Node, output
-from tests.node.consistency import check
+from tests.node.consistency import all_kept, check
 
 READY, PAUSED, ASLEEP, GONE = Phase.READY, Phase.PAUSED, Phase.HIBERNATED, Phase.TERMINATING
 
@@ -163,7 +163,7 @@ async def test_a_cell(case: Case, engine: FakeEngine, phase: Phase, event: Event
 
     assert (expected or phase) is case.sandbox.phase
     assert (expected or phase).value == case.saved_phase()
-    told = [e for e in case.node.running.events.after(0) or [] if e.sandbox is not None]
+    told = [e for e in all_kept(case.node.running.events) if e.sandbox is not None]
     last = next(e for e in reversed(told) if e.sandbox and e.sandbox.uid == case.sandbox.uid)
     if case.sandbox.phase is GONE:
         assert EventKind.ENDED is last.kind

@@ -14,11 +14,12 @@ from mitos.node.state.event import EventKind
 from mitos.node.state.state import State
 from mitos.wire.errors import ApiError
 from tests.node.clock import ManualClock
+from tests.node.consistency import all_kept
 from tests.node.state.conftest import MakeRow
 
 
-def kinds(state: State, cursor: int = 0) -> list[EventKind] | None:
-    events = state.events.after(cursor)
+def kinds(state: State, cursor: int | None = None) -> list[EventKind] | None:
+    events = all_kept(state.events) if cursor is None else state.events.after(cursor)
     return None if events is None else [event.kind for event in events]
 
 
@@ -29,7 +30,7 @@ def test_an_event_carries_the_row_as_it_is_afterwards(
     state.sandboxes.change(row("one", phase=Phase.PAUSED), EventKind.PHASE)
     state.sandboxes.end(row("one", phase=Phase.PAUSED), EndReason.LOST)
 
-    created, paused, ended = state.events.after(0) or []
+    created, paused, ended = all_kept(state.events)
     assert (EventKind.CREATED, row("one")) == (created.kind, created.sandbox)
     assert (EventKind.PHASE, Phase.PAUSED) == (
         paused.kind,
@@ -44,7 +45,7 @@ def test_a_reader_goes_on_from_any_number(state: State, row: MakeRow) -> None:
     for name in "abc":
         state.sandboxes.begin([row(name)])
 
-    events = state.events.after(0) or []
+    events = all_kept(state.events)
     for index, event in enumerate(events):
         assert events[index + 1 :] == state.events.after(event.id)
     assert state.events.after(state.events.last_id + 1) is None
@@ -91,16 +92,50 @@ def test_a_reader_who_is_too_late_starts_over(
 ) -> None:
     monkeypatch.setattr(event_module, "KEPT", 4)
     monkeypatch.setattr(event_module, "_TRIM_EVERY", 1)
+    begin = state.events.last_id
     for number in range(6):
         state.sandboxes.begin([row(f"s{number}")])
 
-    assert kinds(state, 0) is kinds(state, 1) is None
-    assert 4 == len(kinds(state, 2) or [])
+    assert kinds(state, begin) is kinds(state, begin + 1) is None
+    assert 4 == len(kinds(state, begin + 2) or [])
     state.close()
     again = State.open(tmp_path, clock)
-    assert kinds(again, 0) is kinds(again, 1) is None
-    assert 4 == len(kinds(again, 2) or [])
+    assert kinds(again, begin) is kinds(again, begin + 1) is None
+    assert 4 == len(kinds(again, begin + 2) or [])
     assert [(4,)] == again.database.query("SELECT count(*) FROM event")
+    again.close()
+
+
+async def test_another_homes_feed_is_not_gone_on_with(
+    state: State, tmp_path: Path, clock: ManualClock, row: MakeRow
+) -> None:
+    state.sandboxes.begin([row("one")])
+    told = state.events.last_id
+    (tmp_path / "other").mkdir()
+    await clock.advance(1)
+
+    other = State.open(tmp_path / "other", clock)
+    assert kinds(other, told) is None
+    other.sandboxes.begin([row("a"), row("b")])
+    assert kinds(other, told) is None
+    assert other.events.last_id > told
+    other.close()
+
+
+def test_a_damaged_feed_begins_anew(
+    state: State, tmp_path: Path, clock: ManualClock, row: MakeRow
+) -> None:
+    state.sandboxes.begin([row("one")])
+    told = state.events.last_id
+    with state.database.transaction() as transaction:
+        transaction.execute("UPDATE event SET body = '{'")
+    state.close()
+
+    again = State.open(tmp_path, clock)
+    assert kinds(again, told) is None
+    again.sandboxes.end(row("one"), EndReason.LOST)
+    assert again.events.last_id > told
+    assert [EventKind.ENDED] == kinds(again)
     again.close()
 
 
@@ -115,7 +150,7 @@ def test_what_is_not_written_is_not_told(state: State, row: MakeRow) -> None:
 
 
 async def test_a_waiting_reader_is_told_at_once(state: State, row: MakeRow) -> None:
-    waiting = asyncio.create_task(state.events.wait(0))
+    waiting = asyncio.create_task(state.events.wait(state.events.last_id))
     await asyncio.sleep(0)
     assert not waiting.done()
 
@@ -131,4 +166,4 @@ def test_a_listener_hears_every_event_in_order(state: State, row: MakeRow) -> No
     state.sandboxes.begin([row("a"), row("b")])
     state.sandboxes.end(row("a"), EndReason.LOST)
 
-    assert [event.id for event in state.events.after(0) or []] == heard
+    assert [event.id for event in all_kept(state.events)] == heard

@@ -14,6 +14,7 @@ from mitos.node.state.event import EventKind
 from mitos.node.state.state import State
 from mitos.wire.errors import ApiError
 from tests.node.clock import ManualClock
+from tests.node.consistency import all_kept
 from tests.node.state.conftest import MakeRow
 
 
@@ -111,7 +112,7 @@ def test_a_rename_ends_whom_it_replaces_in_one_step(state: State, row: MakeRow) 
 
     assert ["uid-child"] == [each.uid for each in state.sandboxes.living()]
     assert state.sandboxes.end_reason("local", "child") is None
-    kinds = [event.kind for event in state.events.after(0) or []]
+    kinds = [event.kind for event in all_kept(state.events)]
     assert [EventKind.ENDED, EventKind.RENAMED] == kinds[-2:]
 
 

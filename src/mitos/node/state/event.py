@@ -3,7 +3,8 @@
 An event is written in the transaction of what it tells of, so the feed is never ahead of the state
 and never behind it. The last `KEPT` events are in memory and in the database: readers resume by
 number, also at the next server. Who asks for less than is kept, or for a number that was never
-given, starts over from the listing.
+given, starts over from the listing. A feed that begins anew numbers from the time it is, in
+microseconds, so that it does not know the numbers of another one.
 
 Each event of a sandbox carries its whole row as it is afterwards, so that folding is one step:
 `ended` removes the row of a uid, every other kind sets it.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import json
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +26,11 @@ from mitos.node.end import EndReason
 from mitos.node.state import persist
 from mitos.node.state.database import Database, Transaction
 from mitos.node.state.persist import SandboxRow, TemplateRow
+from mitos.wire.errors import ApiError
 
 __all__ = ["Event", "EventFeed", "EventKind"]
+
+_log = logging.getLogger(__name__)
 
 KEPT = 4096
 """How many of the last events can be read again."""
@@ -86,17 +91,26 @@ class EventFeed:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._clock = clock
         rows = database.query("SELECT id, owner, at, kind, body FROM event ORDER BY id")
-        self._events = deque(map(_decode, rows[-KEPT:]))
-        self._floor = self._events[0].id - 1 if self._events else 0
-        self._next_id = self.last_id + _GAP if self._events else 1
+        self._events = _readable(rows[-KEPT:])
+        begin = max([int(clock.now() * 1e6), *(row[0] + _GAP for row in rows[-1:])])
+        self._floor = self._events[0].id - 1 if self._events else begin
+        self._next_id = rows[-1][0] + _GAP if self._events else begin + 1
         self._news = asyncio.Event()
         self._is_closed = False
         self._listeners: list[Callable[[Event], None]] = []
 
     @property
     def last_id(self) -> int:
-        """The number of the last event; 0 before the first."""
-        return self._events[-1].id if self._events else 0
+        """The number of the last event; before the first one, the number before its own."""
+        return self._events[-1].id if self._events else self._floor
+
+    def last_of_template(self, owner: str, template_id: str) -> EventKind | None:
+        """What was told last of a template; None when it is not known any more."""
+        for event in reversed(self._events):
+            told = event.template
+            if told is not None and (told.owner, told.id) == (owner, template_id):
+                return event.kind
+        return None
 
     def draft(
         self,
@@ -173,6 +187,15 @@ def _encode(event: Event) -> str:
     if event.template is not None:
         body["template"] = persist.template_columns(event.template)
     return json.dumps(body)
+
+
+def _readable(rows: list[tuple[Any, ...]]) -> deque[Event]:
+    """The events of earlier servers; none when one is damaged: readers then begin anew."""
+    try:
+        return deque(map(_decode, rows))
+    except (ApiError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        _log.error("the feed of events is damaged and begins anew: %r", exc)
+        return deque()
 
 
 def _decode(row: tuple[Any, ...]) -> Event:

@@ -53,6 +53,18 @@ class TemplateTable:
             self._events.write(transaction, event)
         self._events.publish(event)
 
+    def tell(self, row: TemplateRow, *, is_offered: bool) -> None:
+        """Tells whether this server offers a template of an earlier one, unless that is known.
+
+        Never fails: what cannot be written now is written later.
+        """
+        kind = EventKind.TEMPLATE if is_offered else EventKind.TEMPLATE_DELETED
+        if self._events.last_of_template(row.owner, row.id) is kind:
+            return
+        event = self._events.draft(kind, template=row)
+        self._database.write_or_defer(lambda transaction: self._events.write(transaction, event))
+        self._events.publish(event)
+
     def all(self) -> list[TemplateRow]:
         """Every template.
 

@@ -106,6 +106,7 @@ class Templates:
             if snapshot is not None:
                 self._templates[row.owner, row.id] = Template(row, snapshot)
                 self._pool.keep_warm(snapshot)
+            self._table.tell(row, is_offered=snapshot is not None)
 
     async def create(
         self,
