@@ -20,7 +20,7 @@ bool cell_is_heard(const struct cell *cell)
 void cell_free(struct cell *cell)
 {
 	buffer_free(&cell->code);
-	buffer_free(&cell->last_words);
+	buffer_free(&cell->closing_events);
 	free(cell);
 }
 
@@ -29,8 +29,8 @@ void cell_end_with(struct cell *cell, const char *name, const char *value, uint3
 	char text[512];
 	uint8_t failed = 1;
 	int size = snprintf(text, sizeof text, "{\"name\":\"%s\",\"value\":\"%s\",\"traceback\":[]}", name, value);
-	message_put(&cell->last_words, MESSAGE_ERROR, text, (size_t)size);
-	message_put(&cell->last_words, MESSAGE_DONE, &failed, 1);
+	message_put(&cell->closing_events, MESSAGE_ERROR, text, (size_t)size);
+	message_put(&cell->closing_events, MESSAGE_DONE, &failed, 1);
 	cell->padding = missing;
 	cell->exit_code = failed;
 	cell->done = true;
@@ -49,16 +49,16 @@ static bool send_padding(struct cell *cell)
 	return true;
 }
 
-bool cell_send_last_words(struct cell *cell)
+bool cell_send_closing_events(struct cell *cell)
 {
 	if (!cell_is_heard(cell))
 		return true;
 	if (!send_padding(cell))
 		return false;
-	size_t sent = stream_send(cell->stream, CHANNEL_OUTPUT, buffer_data(&cell->last_words),
-				  buffer_size(&cell->last_words));
-	buffer_consume(&cell->last_words, sent);
-	return buffer_size(&cell->last_words) == 0;
+	size_t sent = stream_send(cell->stream, CHANNEL_OUTPUT, buffer_data(&cell->closing_events),
+				  buffer_size(&cell->closing_events));
+	buffer_consume(&cell->closing_events, sent);
+	return buffer_size(&cell->closing_events) == 0;
 }
 
 void cell_close(struct cell *cell)

@@ -13,7 +13,7 @@ struct cell {
 	struct stream *stream; /* NULL once forgotten: the events are then dropped */
 	struct buffer code;
 	size_t padding;           /* fills up a message that the kernel began and did not end */
-	struct buffer last_words; /* the agent's own events, after which the cell is done */
+	struct buffer closing_events; /* the agent's own events, after which the cell is done */
 	uint32_t timeout_ms;
 	int64_t interrupt_at, kill_at;
 	uint8_t exit_code;
@@ -29,7 +29,7 @@ void cell_free(struct cell *cell);
  * that the kernel began will not come. */
 void cell_end_with(struct cell *cell, const char *name, const char *value, uint32_t missing);
 /* Sends what the agent itself says at the end; true once all of it is sent. */
-bool cell_send_last_words(struct cell *cell);
+bool cell_send_closing_events(struct cell *cell);
 /* Ends the cell's stream. */
 void cell_close(struct cell *cell);
 

@@ -396,7 +396,7 @@ static void pump_deadlines(struct kernel *kernel)
 
 static void pump_end(struct kernel *kernel)
 {
-	if (!is_waiting_for_close(kernel) || !cell_send_last_words(kernel->cells))
+	if (!is_waiting_for_close(kernel) || !cell_send_closing_events(kernel->cells))
 		return;
 	cell_close(kernel->cells);
 	remove_first_cell(kernel);

@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { LAST_WORDS_LIMIT = 4096 };
+enum { FORK_REPLY_LIMIT = 4096 };
 
 static const int64_t CONNECT_DEADLINE_NS = 5000000000;
 
@@ -28,11 +28,11 @@ struct relay {
 	struct buffer pending;     /* input that the socket has not taken; bounded by the stream's credit */
 	bool input_shut;           /* the socket was told that no more input comes, or takes none */
 	bool output_ended;         /* the socket has nothing more to say, and the server knows */
-	struct buffer last_words;  /* what a forked child's copy of the program is told */
+	struct buffer fork_reply;  /* what a forked child's copy of the program is told */
 };
 
 static struct relay *relays;
-static struct relay *parting; /* forgotten in a fork, with last words to say */
+static struct relay *parting; /* forgotten in a fork, with a reply to write */
 
 static void take_out(struct relay *relay)
 {
@@ -47,7 +47,7 @@ static void release(struct relay *relay)
 	if (relay->socket >= 0)
 		close(relay->socket);
 	buffer_free(&relay->pending);
-	buffer_free(&relay->last_words);
+	buffer_free(&relay->fork_reply);
 	free(relay);
 }
 
@@ -200,10 +200,10 @@ static void on_accept_control(struct stream *stream, uint8_t code, struct fields
 {
 	struct relay *relay = stream->owner;
 	struct field field;
-	if (code != CONTROL_LAST_WORDS || !fields_find(fields, TAG_MESSAGE, &field) || field.length > LAST_WORDS_LIMIT)
+	if (code != CONTROL_FORK_REPLY || !fields_find(fields, TAG_MESSAGE, &field) || field.length > FORK_REPLY_LIMIT)
 		return;
-	buffer_consume(&relay->last_words, buffer_size(&relay->last_words));
-	buffer_append(&relay->last_words, field.value, field.length);
+	buffer_consume(&relay->fork_reply, buffer_size(&relay->fork_reply));
+	buffer_append(&relay->fork_reply, field.value, field.length);
 }
 
 /* ---- moving bytes ---- */
@@ -309,7 +309,7 @@ const struct operation dial_operation = {
 static void on_forget_accept(struct stream *stream)
 {
 	struct relay *relay = stream->owner;
-	if (buffer_size(&relay->last_words) == 0) {
+	if (buffer_size(&relay->fork_reply) == 0) {
 		free_relay(relay);
 		return;
 	}
@@ -331,7 +331,7 @@ void relay_part(void)
 	while (parting) {
 		struct relay *relay = parting;
 		parting = relay->next;
-		send(relay->socket, buffer_data(&relay->last_words), buffer_size(&relay->last_words), MSG_NOSIGNAL);
+		send(relay->socket, buffer_data(&relay->fork_reply), buffer_size(&relay->fork_reply), MSG_NOSIGNAL);
 		release(relay);
 	}
 }

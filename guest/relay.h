@@ -9,7 +9,7 @@ extern const struct operation accept_operation;
 
 void relay_prepare(void);
 void relay_pump(void);
-/* In a forked child that knows who it is: says the last words of the parent's connections, and closes them. */
+/* In a forked child that knows who it is: writes the replies that the parent set for its connections, and closes them. */
 void relay_part(void);
 
 #endif

@@ -8,7 +8,7 @@ from mitos._sdk.value.cluster import ForkInfo, PoolStatus, SandboxInfo, SandboxP
 from mitos._sdk.value.command import CommandInfo, ExecResult
 from mitos._sdk.value.execution import Execution, ExecutionError, Result
 from mitos._sdk.value.file import FileDiff, FileEvent, FileInfo
-from mitos._sdk.value.fork import Checkpoint, Forked, ForkPolicy, Kin
+from mitos._sdk.value.fork import Checkpoint, Forked, ForkPolicy, Relative
 from mitos._sdk.value.network import Network
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ __all__ = [
     "ForkInfo",
     "ForkPolicy",
     "Forked",
-    "Kin",
     "Network",
     "PoolStatus",
+    "Relative",
     "Result",
     "SandboxInfo",
     "SandboxPhase",

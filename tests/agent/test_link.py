@@ -166,7 +166,7 @@ async def test_nothing_is_sent_while_the_link_is_held_still(ends: tuple[Link, Pe
     link, peer = ends
 
     async def hold() -> None:
-        async with link.still(5):
+        async with link.frozen(5):
             held.set()
             await release.wait()
 
@@ -193,7 +193,7 @@ async def test_an_agent_that_does_not_hold_still_in_time_is_thawed(
     link, peer = ends
 
     with pytest.raises(TimeoutError):
-        async with link.still(0.05):
+        async with link.frozen(0.05):
             pytest.fail("held still without an answer")
 
     assert FrameType.FREEZE is (await peer.next()).type

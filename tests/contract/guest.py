@@ -57,7 +57,7 @@ class Client:
 
     async def checkpoint(self, engine: Engine, directory: Path) -> Snapshot:
         """Takes a snapshot at a frame boundary, as a node does."""
-        async with self.link.still(_DEADLINE_S):
+        async with self.link.frozen(_DEADLINE_S):
             return await engine.checkpoint(self.machine, directory)
 
 

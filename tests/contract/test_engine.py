@@ -180,7 +180,7 @@ async def test_a_paused_machine_stands_still_until_it_is_resumed(subject: Subjec
 async def test_a_checkpoint_of_a_paused_machine_leaves_it_paused(subject: Subject) -> None:
     machine = await subject.boot()
     await machine.write("/workspace/a", b"1")
-    async with machine.link.still(_PROMPT_S):
+    async with machine.link.frozen(_PROMPT_S):
         await subject.engine.pause(machine.machine)
         snapshot = await subject.engine.checkpoint(machine.machine, subject.folder())
 

@@ -57,9 +57,9 @@ def answer(client: AgentClient, stream: Stream, text: bytes) -> None:
     assert client.finish(stream).status is Status.OK
 
 
-def set_last_words(client: AgentClient, stream: Stream, text: str) -> None:
+def set_fork_reply(client: AgentClient, stream: Stream, text: str) -> None:
     fields = Fields().text(Tag.MESSAGE, text)
-    client.send(Frame(FrameType.CONTROL, stream.id, Control.LAST_WORDS, fields.encode()))
+    client.send(Frame(FrameType.CONTROL, stream.id, Control.FORK_REPLY, fields.encode()))
 
 
 def fork(client: AgentClient) -> AgentClient:
@@ -128,22 +128,22 @@ def background_answer(client: AgentClient) -> bytes:
     return client.shell("until [ -s /tmp/answer ]; do sleep 0.02; done; cat /tmp/answer").stdout
 
 
-def test_a_childs_program_is_told_the_last_words(client: AgentClient) -> None:
+def test_a_childs_program_is_told_the_reply(client: AgentClient) -> None:
     stream = accept(client, "socket")
     call_in_background(client)
     wait_for_question(client, stream)
-    set_last_words(client, stream, "first thought")
-    set_last_words(client, stream, "you are a child")
+    set_fork_reply(client, stream, "first thought")
+    set_fork_reply(client, stream, "you are a child")
     child = fork(client)
 
     assert background_answer(child) == b"you are a child\n"
 
 
-def test_without_last_words_a_childs_connection_ends(client: AgentClient) -> None:
+def test_without_a_reply_a_childs_connection_ends(client: AgentClient) -> None:
     stream = accept(client, "socket")
     call_in_background(client)
     wait_for_question(client, stream)
-    set_last_words(client, stream, "x" * 4097)
+    set_fork_reply(client, stream, "x" * 4097)
     child = fork(client)
 
     assert background_answer(child) == b"\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import mitos
-from mitos.types import Checkpoint, FileDiff, Kin
+from mitos.types import Checkpoint, FileDiff, Relative
 from tests.sdk.conftest import KEY, Sdk
 from tests.sdk.scripted import Answer, ScriptedServer, descriptor, envelope, page, reply
 
@@ -66,8 +66,8 @@ def test_a_tree_has_every_member_of_the_family(
 
     root, leaf = sdk.run(sandbox.tree())
 
-    assert Kin("u1", "sb-1", None, "python", 5.5, "Ready") == root
-    assert Kin("u2", "kid", "u1", "python", 5.5, "Ended", 9, "terminated") == leaf
+    assert Relative("u1", "sb-1", None, "python", 5.5, "Ready") == root
+    assert Relative("u2", "kid", "u1", "python", 5.5, "Ended", 9, "terminated") == leaf
 
 
 def test_a_checkpoint_is_made_with_its_name(sdk: Sdk, sandbox: Any, server: ScriptedServer) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from mitos._sdk import answer, failure, request
 from mitos._sdk.value.file import FileDiff
-from mitos._sdk.value.fork import Checkpoint, Kin
+from mitos._sdk.value.fork import Checkpoint, Relative
 from mitos.errors import AgentRunError
 
 __all__ = ["checkpoint", "checkpoint_id", "checkpoints", "diff", "partial", "tree", "unanswered"]
@@ -20,14 +20,14 @@ __all__ = ["checkpoint", "checkpoint_id", "checkpoints", "diff", "partial", "tre
 _T = TypeVar("_T")
 
 
-def tree(value: Any, api_key: str | None) -> list[Kin]:
+def tree(value: Any, api_key: str | None) -> list[Relative]:
     """The sandboxes of a fork tree, oldest first.
 
     Raises:
         AgentRunError: `invalid_response`.
     """
     rows = answer.rows(value, "nodes", api_key)
-    return [_read(_kin, row, api_key) for row in rows]
+    return [_read(_relative, row, api_key) for row in rows]
 
 
 def diff(value: Any, api_key: str | None) -> FileDiff:
@@ -91,9 +91,9 @@ def _error(row: dict[str, Any], api_key: str | None) -> AgentRunError:
     return failure.from_control_plane(500, json.dumps(row).encode(), api_key)
 
 
-def _kin(row: dict[str, Any]) -> Kin:
+def _relative(row: dict[str, Any]) -> Relative:
     ended_at, reason, parent = row.get("ended_at_unix"), row.get("reason"), row["parent_uid"]
-    return Kin(
+    return Relative(
         uid=_text(row["uid"]),
         id=_text(row["id"]),
         parent_uid=None if parent is None else _text(parent),

@@ -1,6 +1,6 @@
 """Commands of a sandbox: what may be asked for, what comes back, and what is known of a kept one.
 
-`guest.py` opens the streams; this file is what goes over them.
+`client.py` opens the streams; this file is what goes over them.
 """
 
 from __future__ import annotations

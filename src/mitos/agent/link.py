@@ -61,7 +61,7 @@ class Link:
         self._frozen: asyncio.Future[None] | None = None
         self._nonce = b""
         self._heard = asyncio.Event()
-        self._still = 0
+        self._silences = 0
         self.lost = asyncio.Event()
         self._lost_error: LinkLostError | None = None
         self._tasks = [
@@ -138,7 +138,7 @@ class Link:
             raise self._error() from exc
 
     @contextlib.asynccontextmanager
-    async def still(self, deadline_s: float) -> AsyncIterator[None]:
+    async def frozen(self, deadline_s: float) -> AsyncIterator[None]:
         """Holds the link at a frame boundary: a snapshot must catch both codecs there.
 
         Raises:
@@ -148,14 +148,14 @@ class Link:
         async with self._write_lock:
             self._nonce = secrets.token_bytes(8)
             self._frozen = asyncio.get_running_loop().create_future()
-            self._still += 1
+            self._silences += 1
             try:
                 await self._write(Frame(FrameType.FREEZE, payload=self._nonce))
                 async with asyncio.timeout(deadline_s):
                     await self._frozen
                 yield
             finally:
-                self._still -= 1
+                self._silences -= 1
                 self._frozen = None
                 if self._lost_error is None:
                     with contextlib.suppress(LinkLostError):
@@ -164,11 +164,11 @@ class Link:
     @contextlib.contextmanager
     def unwatched(self) -> Iterator[None]:
         """Silence is expected: the machine is paused."""
-        self._still += 1
+        self._silences += 1
         try:
             yield
         finally:
-            self._still -= 1
+            self._silences -= 1
             self._heard.set()
 
     async def end_stream(self, stream: LinkStream) -> None:
@@ -231,7 +231,7 @@ class Link:
                 async with asyncio.timeout(SILENCE_S):
                     await self._heard.wait()
             except TimeoutError:
-                if self._streams and not self._still:
+                if self._streams and not self._silences:
                     await self._ask_for_life()
 
     async def _ask_for_life(self) -> None:
@@ -240,7 +240,7 @@ class Link:
                 await self.send(Frame(FrameType.PING, payload=secrets.token_bytes(8)))
                 await self._heard.wait()
         except TimeoutError:
-            if not self._still:
+            if not self._silences:
                 self._lose(f"the agent did not answer for {SILENCE_S + PING_DEADLINE_S:.0f} s")
         except LinkLostError:
             pass

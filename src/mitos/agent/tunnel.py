@@ -53,13 +53,13 @@ class Tunnel:
         """Says that nothing more comes. Idempotent."""
         await self._stream.send_eof()
 
-    async def set_last_words(self, words: bytes) -> None:
+    async def set_fork_reply(self, reply: bytes) -> None:
         """What a forked child's copy of the program is told before its connection is closed.
 
         Args:
-            words: at most 4,096 bytes; those of an earlier call are forgotten.
+            reply: at most 4,096 bytes; that of an earlier call is forgotten.
         """
-        await self._stream.control(Control.LAST_WORDS, Fields().raw(Tag.MESSAGE, words))
+        await self._stream.control(Control.FORK_REPLY, Fields().raw(Tag.MESSAGE, reply))
 
     async def wait_closed(self) -> None:
         """Waits until all that was written is taken and both directions have ended."""

@@ -23,7 +23,7 @@ from mitos.cli.progress import Steps
 
 if TYPE_CHECKING:
     from mitos import DirectSandbox
-    from mitos.types import Kin
+    from mitos.types import Relative
 
 __all__ = ["fork", "run", "sandbox"]
 
@@ -201,7 +201,7 @@ def _age(seconds: int) -> str:
     return f"{seconds}s"
 
 
-def _trees(family: Sequence[Kin]) -> list[Tree]:
+def _trees(family: Sequence[Relative]) -> list[Tree]:
     """The family as trees: more than one where the oldest are forgotten."""
     nodes = {kin.uid: Tree(f"{kin.id}  {kin.phase}") for kin in family}
     roots = []

@@ -145,7 +145,7 @@ class _Extraction:
         # Permissions and times of folders come last: a read-only one could not be filled.
         for path, member in reversed(self._folders):
             with tree.open_directory(self._root, path, mode=None) as descriptor:
-                self._dress(descriptor, member)
+                self._set_attributes(descriptor, member)
         self._read_to_end()
 
     def _read_to_end(self) -> None:
@@ -190,7 +190,7 @@ class _Extraction:
                 self._check_alive()
                 target.write(data)
             target.flush()
-            self._dress(target.fileno(), member)
+            self._set_attributes(target.fileno(), member)
 
     def _link(self, member: tarfile.TarInfo, name: str, parent: int) -> None:
         target = inner_path(member.linkname)
@@ -199,7 +199,7 @@ class _Extraction:
         with tree.open_directory(self._root, target.parent, mode=None) as folder:
             os.link(target.name, name, src_dir_fd=folder, dst_dir_fd=parent, follow_symlinks=False)
 
-    def _dress(self, descriptor: int, member: tarfile.TarInfo) -> None:
+    def _set_attributes(self, descriptor: int, member: tarfile.TarInfo) -> None:
         if self._is_root:
             os.fchown(descriptor, *_owner(member))
         os.fchmod(descriptor, member.mode & 0o7777)

@@ -1,7 +1,7 @@
 """The life of a sandbox as a table: in which phase what may happen, and which phase follows. Pure.
 
 `lifecycle/lifecycle.py` is the only writer of a sandbox's phase and asks this table; every cell is
-a test (`tests/node/test_transition.py`).
+a test (`tests/node/lifecycle/test_transition.py`).
 """
 
 from __future__ import annotations

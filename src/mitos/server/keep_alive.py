@@ -35,7 +35,7 @@ class KeepAlive:
         body = _Body(Headers(scope=scope), receive)
 
         async def tell(message: Message) -> None:
-            if message["type"] == "http.response.start" and not await body.has_come():
+            if message["type"] == "http.response.start" and not await body.is_complete():
                 MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
@@ -59,7 +59,7 @@ class _Body:
         async with self._turn:
             return self._kept.popleft() if self._kept else await self._next()
 
-    async def has_come(self) -> bool:
+    async def is_complete(self) -> bool:
         """True once the last byte is here; waits a moment for a short body."""
         try:
             async with asyncio.timeout(WAIT_S):

@@ -122,7 +122,7 @@ class Control(enum.IntEnum):
 
     RESIZE = 1
     SIGNAL = 2
-    LAST_WORDS = 3
+    FORK_REPLY = 3
 
 
 class Tag(enum.IntEnum):

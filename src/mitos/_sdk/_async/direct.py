@@ -15,7 +15,7 @@ from mitos._sdk._async import template as templates
 from mitos._sdk._async.http import AsyncHttp
 from mitos._sdk._async.runtime import AsyncRuntime
 from mitos._sdk.value.file import FileDiff
-from mitos._sdk.value.fork import Checkpoint, Forked, Kin
+from mitos._sdk.value.fork import Checkpoint, Forked, Relative
 from mitos._sdk.value.network import Network
 from mitos.errors import AgentRunError, TransportFailedError
 
@@ -207,7 +207,7 @@ class AsyncDirectSandbox(AsyncRuntime):
             raise ValueError("the server gave no preview URL")
         return url
 
-    async def tree(self) -> list[Kin]:
+    async def tree(self) -> list[Relative]:
         """All sandboxes related to this one by forks, ended ones included; oldest first.
 
         Example:

@@ -16,7 +16,7 @@ from mitos._sdk._sync import template as templates
 from mitos._sdk._sync.http import Http
 from mitos._sdk._sync.runtime import Runtime
 from mitos._sdk.value.file import FileDiff
-from mitos._sdk.value.fork import Checkpoint, Forked, Kin
+from mitos._sdk.value.fork import Checkpoint, Forked, Relative
 from mitos._sdk.value.network import Network
 from mitos.errors import AgentRunError, TransportFailedError
 
@@ -208,7 +208,7 @@ class DirectSandbox(Runtime):
             raise ValueError("the server gave no preview URL")
         return url
 
-    def tree(self) -> list[Kin]:
+    def tree(self) -> list[Relative]:
         """All sandboxes related to this one by forks, ended ones included; oldest first.
 
         Example:

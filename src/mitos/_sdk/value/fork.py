@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from mitos.errors import AgentRunError
 
-__all__ = ["Checkpoint", "ForkPolicy", "Forked", "Kin"]
+__all__ = ["Checkpoint", "ForkPolicy", "Forked", "Relative"]
 
 _Sandbox = TypeVar("_Sandbox")
 
@@ -49,7 +49,7 @@ class Forked(list[_Sandbox]):
 
 
 @dataclass(frozen=True)
-class Kin:
+class Relative:
     """A sandbox of a fork tree, running or ended. Times are unix seconds.
 
     Attributes:

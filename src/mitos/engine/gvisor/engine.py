@@ -136,7 +136,7 @@ class GvisorEngine:
             EngineError: it could not be made; nothing of it is left.
         """
         async with self._made(spec) as made:
-            made.rest()
+            made.stop_kernel()
             return GvisorBlank(made)
 
     async def checkpoint(self, machine: Machine, directory: Path) -> Snapshot:
@@ -145,8 +145,8 @@ class GvisorEngine:
         Raises:
             EngineError: `NO_SPACE` when the disk is full. The directory is then gone.
         """
-        box = self._running(machine, "checkpoint")
-        return await finish(self._checkpoint(box, directory))
+        sandbox = self._running(machine, "checkpoint")
+        return await finish(self._checkpoint(sandbox, directory))
 
     async def restore(self, blank: Blank, snapshot: Snapshot) -> Machine:
         """Fills the blank with the snapshot.
@@ -166,7 +166,7 @@ class GvisorEngine:
                 image.read_size(snapshot.directory, snapshot_format=self._format)
             except image.ImageError as exc:
                 raise EngineError(f"restore into {blank.id} failed: {exc}") from exc
-            blank.sandbox.wake()
+            blank.sandbox.continue_kernel()
             await finish(self._control.restore(blank.sandbox.target, snapshot.directory))
             return await self._run(blank.sandbox)
 
@@ -196,40 +196,40 @@ class GvisorEngine:
             raise EngineError(f"{item.id} is not of this engine")
         await self._remove(item.sandbox)
 
-    async def _checkpoint(self, box: Sandbox, directory: Path) -> Snapshot:
-        box.wake()
+    async def _checkpoint(self, sandbox: Sandbox, directory: Path) -> Snapshot:
+        sandbox.continue_kernel()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            await self._control.checkpoint(box.target, directory)
+            await self._control.checkpoint(sandbox.target, directory)
             image.seal(directory, snapshot_format=self._format)
         except BaseException as exc:
             shutil.rmtree(directory, ignore_errors=True)
             if isinstance(exc, OSError):
-                raise order_failed("checkpoint", box.target, str(exc)) from exc
+                raise order_failed("checkpoint", sandbox.target, str(exc)) from exc
             raise
         finally:
-            if box.is_paused:
-                box.rest()
-        return Snapshot(directory, box.spec)
+            if sandbox.is_paused:
+                sandbox.stop_kernel()
+        return Snapshot(directory, sandbox.spec)
 
-    async def _set_paused(self, box: Sandbox, *, paused: bool) -> None:
+    async def _set_paused(self, sandbox: Sandbox, *, paused: bool) -> None:
         # The runtime counts pauses, and a resume too many ends the sandbox.
-        if box.is_paused == paused:
+        if sandbox.is_paused == paused:
             return
         order = self._control.pause if paused else self._control.resume
-        box.wake()
-        await order(box.target)
-        box.is_paused = paused
+        sandbox.continue_kernel()
+        await order(sandbox.target)
+        sandbox.is_paused = paused
         if paused:
-            box.rest()
+            sandbox.stop_kernel()
 
-    async def _run(self, box: Sandbox) -> GvisorMachine:
-        box.expect_exit(await self._control.watch_exit(box.target))
-        return GvisorMachine(box)
+    async def _run(self, sandbox: Sandbox) -> GvisorMachine:
+        sandbox.expect_exit(await self._control.watch_exit(sandbox.target))
+        return GvisorMachine(sandbox)
 
-    async def _remove(self, box: Sandbox) -> None:
-        await box.destroy()
-        self._sandboxes.pop(box.id, None)
+    async def _remove(self, sandbox: Sandbox) -> None:
+        await sandbox.destroy()
+        self._sandboxes.pop(sandbox.id, None)
 
     @contextlib.asynccontextmanager
     async def _made(self, spec: MachineSpec) -> AsyncIterator[Sandbox]:
@@ -251,11 +251,11 @@ class GvisorEngine:
             yield made
 
     @contextlib.asynccontextmanager
-    async def _destroyed_on_error(self, box: Sandbox) -> AsyncIterator[None]:
+    async def _destroyed_on_error(self, sandbox: Sandbox) -> AsyncIterator[None]:
         try:
             yield
         except BaseException:
-            await finish(self._remove(box))
+            await finish(self._remove(sandbox))
             raise
 
     def _running(self, machine: Machine, order: str) -> Sandbox:

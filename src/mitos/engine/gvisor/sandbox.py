@@ -195,12 +195,12 @@ class Sandbox:
         except OSError as exc:
             raise EngineError(f"sandbox {self.id} is gone: {exc}") from exc
 
-    def rest(self) -> None:
+    def stop_kernel(self) -> None:
         """Takes its kernel off the CPU, where even an idle one costs about 2 % of one CPU."""
         self._kernel.hold()
 
-    def wake(self) -> None:
-        """Undoes `rest`: from then on it takes orders again."""
+    def continue_kernel(self) -> None:
+        """Undoes `stop_kernel`: from then on it takes orders again."""
         self._kernel.go_on()
 
     async def destroy(self) -> None:

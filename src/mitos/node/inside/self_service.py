@@ -94,7 +94,7 @@ class SelfService:
             case "fork":
                 child_ids = _child_ids(request.get("fork"))
                 # The caller is copied with its connection: this is what its copies are told.
-                await tunnel.set_last_words(_line({"ok": True, "fork": {"children": []}}))
+                await tunnel.set_fork_reply(_line({"ok": True, "fork": {"children": []}}))
                 await self.fork(child_ids)
                 return {"fork": {"children": child_ids}}
             case _:

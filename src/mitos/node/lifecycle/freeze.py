@@ -35,7 +35,7 @@ class Freezer:
             ApiError: it does not hold still, or has ended.
         """
         try:
-            async with sandbox.link.still(self._deadline_s):
+            async with sandbox.link.frozen(self._deadline_s):
                 yield
         except TimeoutError:
             raise ApiError(

@@ -1,7 +1,7 @@
 """Machines for sandboxes and templates: made, given an identity, kept ready, ended.
 
-launch.py    from a snapshot to a machine that has proved who it is; and its end
-fork.py      machines from a template, from a snapshot on disk, or as copies of a running one
+running.py   from a snapshot to a machine that has proved who it is; and its end
+launcher.py  machines from a template, from a snapshot on disk, or as copies of a running one
 pool.py      what is kept ready, so that both are fast
 gather.py    several things made at the same time, all or none
 

@@ -1,7 +1,8 @@
 """What a node keeps on disk, in one SQLite file and beside it.
 
+state.py         all of it, opened and closed together
 persist.py       the rows as frozen values, and their form in the database
-database.py      the file: transactions, typed failures, what is owed after one
+database.py      the file: transactions, typed failures, what is deferred after one
 migration.py     the schema and the steps that lead to it from older ones
 sandbox.py       sandboxes, the ended included, and who was forked from whom
 event.py         the feed of what happens

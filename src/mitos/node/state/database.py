@@ -4,8 +4,9 @@ Every call is one short transaction on the event loop's thread: each takes well 
 so no thread is worth it, and nobody sees half of one.
 
 Full disk: a transaction fails with `quota_exceeded` and has not happened. What must happen anyway,
-such as the end of a sandbox, is *owed*: it is written in front of the next transaction that works.
-On a crash what is owed is lost: the next server then finds the sandbox as one without a machine.
+such as the end of a sandbox, is *deferred*: it is written in front of the next transaction that
+works. On a crash what is deferred is lost: the next server then finds the sandbox as one without a
+machine.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
-        self._owed: list[Callable[[Transaction], None]] = []
+        self._deferred: list[Callable[[Transaction], None]] = []
         with _typed(f"{path} could not be opened"):
             self._connection = sqlite3.connect(path, isolation_level=None)
             try:
@@ -52,8 +53,8 @@ class Database:
                 raise
 
     def close(self) -> None:
-        """Writes what is owed, if that is possible now, and closes the file. Idempotent."""
-        if self._owed:
+        """Writes what is deferred, if that is possible now, and closes the file. Idempotent."""
+        if self._deferred:
             with contextlib.suppress(ApiError), self.transaction():
                 pass
         self._connection.close()
@@ -68,7 +69,7 @@ class Database:
         with _typed("the server's state could not be written"):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                for work in self._owed:
+                for work in self._deferred:
                     work(self._connection)
                 yield self._connection
                 self._connection.execute("COMMIT")
@@ -76,16 +77,16 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-            self._owed.clear()
+            self._deferred.clear()
 
-    def write_or_owe(self, work: Callable[[Transaction], None]) -> None:
+    def write_or_defer(self, work: Callable[[Transaction], None]) -> None:
         """Writes now, or in front of the next transaction that works."""
         try:
             with self.transaction() as transaction:
                 work(transaction)
         except ApiError as exc:
             _log.error("%s; it is written later: %s", exc.message, exc.cause)
-            self._owed.append(work)
+            self._deferred.append(work)
 
     def query(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of a SELECT.

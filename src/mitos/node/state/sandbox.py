@@ -110,7 +110,7 @@ class SandboxTable:
             self._end(transaction, event)
             self._events.write(transaction, event)
 
-        self._database.write_or_owe(write)
+        self._database.write_or_defer(write)
         self._events.publish(event)
 
     def living(self) -> list[SandboxRow]:

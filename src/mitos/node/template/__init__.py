@@ -8,5 +8,5 @@ catalog.py      recipes by name: the built-in ones and those of the configuratio
 snapshot.py     makes snapshots and finds the ones already made
 warm_up.py      what is done in the booted machine before the snapshot
 workload.py     starts the program of a template
-templates.py    the templates that are offered
+templates.py    the templates that are offered; owned.py has an owner's
 """
