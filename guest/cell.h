@@ -15,6 +15,7 @@ struct cell {
 	size_t padding;           /* fills up a message that the kernel began and did not end */
 	struct buffer closing_events; /* the agent's own events, after which the cell is done */
 	uint32_t timeout_ms;
+	int64_t sent_at; /* when it was given to the kernel */
 	int64_t interrupt_at, kill_at;
 	uint8_t exit_code;
 	bool canceled, done;

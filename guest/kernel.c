@@ -22,6 +22,9 @@ enum { NOT_FOUND_STATUS = 127, READY_INTERRUPTS_GROUP = 1 };
 
 static const int64_t SECOND_NS = 1000000000;
 static const int64_t INTERRUPT_GRACE_NS = 3 * SECOND_NS;
+/* A kernel that has not begun the cell drops an interrupt: one so soon after the cell is repeated. */
+static const int64_t BEGIN_LIMIT_NS = SECOND_NS;
+static const int64_t REPEAT_NS = SECOND_NS / 4;
 static const int64_t START_LIMIT_NS = 60 * SECOND_NS;
 
 static struct kernel *kernels;
@@ -306,8 +309,9 @@ static void send_cell(struct kernel *kernel)
 	message_put(&kernel->outgoing, MESSAGE_CELL, buffer_data(&payload), buffer_size(&payload));
 	buffer_free(&payload);
 	buffer_free(&cell->code);
+	cell->sent_at = clock_ns();
 	if (cell->timeout_ms > 0)
-		cell->interrupt_at = clock_ns() + (int64_t)cell->timeout_ms * 1000000;
+		cell->interrupt_at = cell->sent_at + (int64_t)cell->timeout_ms * 1000000;
 	kernel->running = true;
 }
 
@@ -363,8 +367,10 @@ bool kernel_all_confirmed(void)
 void kernel_interrupt(struct kernel *kernel)
 {
 	struct cell *cell = kernel->cells;
-	cell->interrupt_at = INT64_MAX;
-	cell->kill_at = clock_ns() + INTERRUPT_GRACE_NS;
+	int64_t now = clock_ns();
+	cell->interrupt_at = now - cell->sent_at < BEGIN_LIMIT_NS ? now + REPEAT_NS : INT64_MAX;
+	if (cell->kill_at == INT64_MAX)
+		cell->kill_at = now + INTERRUPT_GRACE_NS;
 	if (!kernel->process || process_id(kernel->process) == 0)
 		return;
 	pid_t id = process_id(kernel->process);

@@ -436,6 +436,25 @@ def test_a_canceled_cell_ends_and_the_state_stays(client: AgentClient) -> None:
     assert text_of(client, "kept") == "'state'"
 
 
+def test_a_cell_canceled_before_it_began_ends_and_the_state_stays(client: AgentClient) -> None:
+    """The kernel drops an interrupt that comes while it reads the cell."""
+    client.run_code("kept = 'state'")
+    for _ in range(20):
+        cell = client.start_code("while True: pass")
+        client.cancel(cell)
+        assert client.finish(cell).status is Status.CANCELED
+
+    assert text_of(client, "kept") == "'state'"
+
+
+def test_a_deadline_before_the_cell_began_ends_it_and_the_state_stays(client: AgentClient) -> None:
+    client.run_code("kept = 'state'")
+    for _ in range(5):
+        assert "state is kept" in error(client.run_code("while True: pass", timeout_ms=1))["value"]
+
+    assert text_of(client, "kept") == "'state'"
+
+
 def test_cells_run_one_at_a_time_in_order(client: AgentClient) -> None:
     first = client.start_code("import time; order = [1]; time.sleep(0.3)")
     second = client.start_code("order.append(2)")
