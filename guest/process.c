@@ -244,6 +244,8 @@ void process_setup(void)
 	sigset_t all;
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
+	for (int number = 1; number < NSIG; number++)
+		signal(number, SIG_DFL); /* a signal that is ignored here would be ignored in every command */
 	sigset_t child;
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
