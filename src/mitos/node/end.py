@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mitos.engine.base import MachineEnd
 from mitos.wire.errors import ApiError
 
-__all__ = ["EndReason", "ended", "reason_of", "unknown_sandbox"]
+__all__ = ["EndReason", "EndText", "ended", "reason_of", "text_of", "unknown_sandbox"]
 
 
 class EndReason(str, enum.Enum):
@@ -25,31 +25,38 @@ class EndReason(str, enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Text:
+class EndText:
+    """What users are told of an end.
+
+    Attributes:
+        cause: what happened, after "because".
+        remediation: what to do.
+    """
+
     cause: str
     remediation: str = "Create a new sandbox."
 
 
 _TEXTS = {
-    EndReason.TERMINATED: _Text("it was terminated"),
-    EndReason.OUT_OF_MEMORY: _Text(
+    EndReason.TERMINATED: EndText("it was terminated"),
+    EndReason.OUT_OF_MEMORY: EndText(
         "it reached its memory limit of {memory_mib} MiB and was killed",
         "Create the template with a larger resources.mem_size_mib; files count as memory too.",
     ),
-    EndReason.EXITED: _Text(
+    EndReason.EXITED: EndText(
         "its first process ended",
         "Create a new sandbox; do not kill process 1 or write to its standard output.",
     ),
-    EndReason.LOST: _Text(
+    EndReason.LOST: EndText(
         "its processes vanished from the host",
         "Create a new sandbox and look at the server's log.",
     ),
-    EndReason.UNRESPONSIVE: _Text(
+    EndReason.UNRESPONSIVE: EndText(
         "its agent no longer answered and it was given up",
         "Create a new sandbox and look at the server's log.",
     ),
-    EndReason.SERVER_STOPPED: _Text("its server was stopped"),
-    EndReason.UNREADABLE: _Text("it was hibernated, and this server cannot read its snapshot"),
+    EndReason.SERVER_STOPPED: EndText("its server was stopped"),
+    EndReason.UNREADABLE: EndText("it was hibernated, and this server cannot read its snapshot"),
 }
 
 _OF_MACHINE = {
@@ -65,6 +72,17 @@ def reason_of(end: MachineEnd) -> EndReason:
     return _OF_MACHINE[end]
 
 
+def text_of(reason: EndReason, *, memory_mib: int) -> EndText:
+    """What users are told of an end other than `DEADLINE`, which has an error of its own.
+
+    Args:
+        reason: why it ended.
+        memory_mib: the memory limit it had.
+    """
+    text = _TEXTS[reason]
+    return replace(text, cause=text.cause.format(memory_mib=memory_mib))
+
+
 def ended(sandbox_id: str, reason: EndReason, *, memory_mib: int) -> ApiError:
     """The error for a sandbox that has ended.
 
@@ -77,11 +95,11 @@ def ended(sandbox_id: str, reason: EndReason, *, memory_mib: int) -> ApiError:
     if reason is EndReason.DEADLINE:
         message = f"sandbox {sandbox_id} ended at its deadline"
         return ApiError("idle_timeout", message, context=context)
-    text = _TEXTS[reason]
+    text = text_of(reason, memory_mib=memory_mib)
     return ApiError(
         "not_found",
         f"sandbox {sandbox_id} has ended",
-        cause=text.cause.format(memory_mib=memory_mib),
+        cause=text.cause,
         remediation=text.remediation,
         context=context,
     )

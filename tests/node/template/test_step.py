@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from mitos.engine.base import MachineEnd
 from mitos.engine.fake import FakeEngine
 from mitos.node.template.catalog import CONFIGURATION_NAME
 from mitos.wire.errors import ApiError
@@ -52,3 +55,29 @@ async def test_a_step_that_fails_is_named_with_what_it_said(node: Node, engine: 
     assert "all of it" in error.cause
     assert {} == engine.machines
     assert [] == node.templates.records()
+
+
+async def test_a_machine_that_ends_in_a_step_is_told_with_its_reason(
+    node: Node, engine: FakeEngine
+) -> None:
+    await node.templates.delete("python")
+    configure(node, "true", "sleep 60")
+    begun = asyncio.Event()
+
+    def progress(line: str) -> None:
+        if "step 2 of 2" in line:
+            begun.set()
+
+    making = asyncio.create_task(node.templates.create("python", progress=progress))
+    await begun.wait()
+    (machine,) = engine.machines.values()
+
+    await machine.stop(MachineEnd.OUT_OF_MEMORY)
+    with pytest.raises(ApiError) as caught:
+        await making
+
+    error = caught.value
+    assert ("build_failed", {"step": 2, "step_kind": "run"}) == (error.code, error.context)
+    assert "memory limit of" in error.cause
+    assert "mem_size_mib" in error.remediation
+    assert {} == engine.machines

@@ -70,10 +70,10 @@ class FakeMachine:
         self.require_running()
         return Usage(memory_bytes=1 << 20, cpu_seconds=0.0)
 
-    async def stop(self) -> None:
-        """Ends it. Idempotent."""
+    async def stop(self, end: MachineEnd = MachineEnd.DESTROYED) -> None:
+        """Ends it, as if for this reason. Idempotent."""
         if self.is_running:
-            self._end.set_result(MachineEnd.DESTROYED)
+            self._end.set_result(end)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._guest_end.close()

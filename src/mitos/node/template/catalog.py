@@ -28,6 +28,7 @@ __all__ = ["BUILT_IN", "CONFIGURATION_NAME", "RecipeCatalog", "RecipeNotFoundErr
 
 CONFIGURATION_NAME = "templates.toml"
 
+_KEYS = ("rootfs", "packages", "run", "preload")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -134,7 +135,10 @@ def _parse_recipe(name: str, table: object, directory: Path) -> Recipe:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{where}: a name has 1 to 63 letters, digits, '.', '_' or '-'")
     bases = ({"rootfs"}, {"packages"})
-    if not isinstance(table, dict) or set(table) - {"preload", "run"} not in bases:
+    unknown = sorted(set(table) - set(_KEYS)) if isinstance(table, dict) else []
+    if unknown:
+        raise ValueError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
+    if not isinstance(table, dict) or set(table) - {"run", "preload"} not in bases:
         raise ValueError(
             f"{where} needs one key: rootfs, or packages; run and preload may stand beside it"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from pathlib import Path
 from mitos.agent.client import AgentClient
 from mitos.agent.link import Link
 from mitos.agent.stream import LinkLostError
-from mitos.engine.base import Engine, EngineError, MachineSpec, Resources, Snapshot
+from mitos.engine.base import Engine, EngineError, Machine, MachineSpec, Resources, Snapshot
 from mitos.host.rootfs import RootFilesystem
 from mitos.images import guest
 from mitos.images.image import Image
 from mitos.images.store import BuiltImage, ImageBuildError, ImageStore
+from mitos.node.end import EndReason, reason_of, text_of
 from mitos.node.machine.running import RunningMachine, destroy
 from mitos.node.recipe import Recipe, WarmUp, layer_key, snapshot_key
 from mitos.node.refusal import translate
@@ -31,6 +33,9 @@ from mitos.node.template.warm_up import Progress, build_failed, run_steps, warm_
 from mitos.wire.errors import ApiError
 
 __all__ = ["SnapshotStore", "TemplateSnapshot"]
+
+END_REASON_DEADLINE_S = 1.0
+"""How long a machine whose link broke may take to say why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +133,25 @@ class SnapshotStore:
             undo.push_async_callback(destroy, self._engine, RunningMachine(machine, link))
             async with asyncio.timeout(self._settings.boot_deadline_s):
                 await link.hello()
-            agent = AgentClient(link, _ended)
+            agent = AgentClient(link, functools.partial(_explain_loss, machine))
             await run_steps(agent, recipe, progress)
             await warm_up(agent, name, recipe.warm_up, progress)
             progress(f"{name}: writing the snapshot")
-            async with link.still(self._settings.freeze_deadline_s):
+            async with link.frozen(self._settings.freeze_deadline_s):
                 return await self._engine.checkpoint(machine, directory)
         raise AssertionError("unreachable")
 
 
-async def _ended() -> ApiError:
-    return ApiError("build_failed", "the machine ended while it was warmed up")
+async def _explain_loss(machine: Machine) -> ApiError:
+    """Why the link to a machine broke while it was made ready."""
+    reason = EndReason.UNRESPONSIVE
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_REASON_DEADLINE_S):
+            reason = reason_of(await machine.wait_end())
+    text = text_of(reason, memory_mib=machine.spec.resources.memory_mib)
+    return ApiError(
+        "build_failed",
+        "the template's machine has ended",
+        cause=text.cause,
+        remediation=text.remediation,
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mitos.agent.client import AgentClient
 from mitos.agent.command import ExecRequest
@@ -30,7 +31,8 @@ async def run_steps(agent: AgentClient, recipe: Recipe, progress: Progress) -> N
     """
     for number, step in enumerate(recipe.steps, start=1):
         progress(f"{recipe.base.name}: step {number} of {len(recipe.steps)}")
-        await _run_step(agent, recipe.base.name, number, step)
+        with _failing_as(recipe.base.name, "run", step=number):
+            await _run_step(agent, recipe.base.name, number, step)
 
 
 async def warm_up(agent: AgentClient, name: str, wanted: WarmUp, progress: Progress) -> None:
@@ -41,20 +43,37 @@ async def warm_up(agent: AgentClient, name: str, wanted: WarmUp, progress: Progr
     """
     progress(f"{name}: warming up")
     for language in wanted.kernels:
-        await _start_kernel(agent, name, language, wanted.preload)
+        with _failing_as(name, "preload" if wanted.preload else "kernel"):
+            await _start_kernel(agent, name, language, wanted.preload)
     if wanted.workload is not None:
         progress(f"{name}: starting {wanted.workload.command[0]}")
-        await start_workload(agent, wanted.workload)
+        with _failing_as(name, "workload"):
+            await start_workload(agent, wanted.workload)
 
 
-def build_failed(name: str, step_kind: str, cause: str, *, step: int = 0) -> ApiError:
+def build_failed(
+    name: str, step_kind: str, cause: str, *, step: int = 0, remediation: str = ""
+) -> ApiError:
     """The error for a template that cannot be made."""
     return ApiError(
         "build_failed",
-        f"template {name!r} could not be built",
+        f"template {name!r} could not be built" + (f": step {step} failed" if step else ""),
         cause=cause,
+        remediation=remediation,
         context={"step": step, "step_kind": step_kind},
     )
+
+
+@contextlib.contextmanager
+def _failing_as(name: str, step_kind: str, *, step: int = 0) -> Iterator[None]:
+    """Says of what the agent, or its loss, made fail in which part of the recipe it was."""
+    try:
+        yield
+    except ApiError as exc:
+        if "step_kind" in exc.context:
+            raise
+        cause, remediation = exc.cause or exc.message, exc.remediation
+        raise build_failed(name, step_kind, cause, step=step, remediation=remediation) from exc
 
 
 async def _run_step(agent: AgentClient, name: str, number: int, step: Step) -> None:
