@@ -10,6 +10,7 @@ import contextlib
 from collections import defaultdict
 
 from mitos.agent.tunnel import Tunnel
+from mitos.node.lifecycle.sandbox import SandboxRecord
 from mitos.node.state.event import Event, EventFeed, EventKind
 from mitos.node.tenant import Tenant
 from mitos.server.tenant import Tenants
@@ -44,22 +45,29 @@ class Forwards:
         """
         tenant = self._tenants.current()
         tenant.agent(sandbox_id)
-        listeners = self._listeners[tenant.get_sandbox(sandbox_id).uid]
-        if len(listeners) >= MAX_FORWARDS:
-            raise ApiError(
-                "too_many_streams",
-                f"sandbox {sandbox_id} has {MAX_FORWARDS} forwarded ports already",
-                remediation="Use one that is open, or the expose route.",
-                context={"sandbox": sandbox_id},
-            )
 
         async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await _carry(tenant, sandbox_id, port, reader, writer)
 
         listener = await asyncio.start_server(carry, "127.0.0.1", 0)
-        listeners.append(listener)
+        try:
+            self._add(tenant.get_sandbox(sandbox_id), listener)
+        except ApiError:
+            listener.close()
+            raise
         host, number = listener.sockets[0].getsockname()
         return f"{host}:{number}"
+
+    def _add(self, sandbox: SandboxRecord, listener: asyncio.Server) -> None:
+        listeners = self._listeners[sandbox.uid]
+        if len(listeners) >= MAX_FORWARDS:
+            raise ApiError(
+                "too_many_streams",
+                f"sandbox {sandbox.id} has {MAX_FORWARDS} forwarded ports already",
+                remediation="Use one that is open, or the expose route.",
+                context={"sandbox": sandbox.id},
+            )
+        listeners.append(listener)
 
     def _note(self, event: Event) -> None:
         if event.kind in (EventKind.ENDED, EventKind.RENAMED) and event.sandbox is not None:
