@@ -55,7 +55,7 @@ def test_without_a_key_a_json_body_must_come_as_json(
     error = error_of(answer)
     assert said in str(error["message"])
     assert "-H 'Content-Type: application/json'" in str(error["remediation"])
-    assert [] == [row for row in server.node.list_sandboxes() if row.id == "never-made"]
+    assert [] == [row for row in server.tenant.list_sandboxes() if row.id == "never-made"]
 
 
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON"])

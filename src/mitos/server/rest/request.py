@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -79,13 +79,16 @@ class Call:
 
         Raises:
             ApiError: `body_too_large` as soon as it is; `invalid_json` for a body that comes as
-                something else.
+                something else; `canceled` when the client goes away in the middle.
         """
-        async for piece in self._request.stream():
-            self._raw += piece
-            if len(self._raw) > self.settings.max_body_bytes:
-                limit_mib = self.settings.max_body_bytes >> 20
-                raise ApiError("body_too_large", f"the request body is over {limit_mib} MiB")
+        try:
+            async for piece in self._request.stream():
+                self._raw += piece
+                if len(self._raw) > self.settings.max_body_bytes:
+                    limit_mib = self.settings.max_body_bytes >> 20
+                    raise ApiError("body_too_large", f"the request body is over {limit_mib} MiB")
+        except ClientDisconnect as exc:
+            raise ApiError("canceled", "the client went away before its request was here") from exc
         if self._raw and self.settings.api_key is None:
             self._check_content_type()
 
