@@ -49,7 +49,7 @@ class Operations(Collector):
         self._registry.register(self)
         self._fork_duration = Histogram(
             "mitos_fork_duration_seconds",
-            "From the request to sandboxes that answer.",
+            "From the request to a sandbox that answers; each sandbox counts.",
             buckets=FORK_BUCKETS_S,
             registry=self._registry,
         )
