@@ -14,7 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner, Result
 
+from mitos.cli.serve import serve
 from tests.integration.leftovers import Leftovers
 
 DEADLINE_S = 15
@@ -23,6 +25,11 @@ DEADLINE_S = 15
 def command(home: Path, *options: str) -> list[str]:
     argv = [sys.executable, "-m", "mitos.cli.main", "serve", "--home", str(home)]
     return [*argv, "--scratch", str(home / "scratch"), "--engine", "fake", *options]
+
+
+def refusal(home: Path, *options: str) -> Result:
+    """A start whose options are refused before anything is started."""
+    return CliRunner().invoke(serve, command(home, *options)[4:], prog_name="mitos serve")
 
 
 def run(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -52,9 +59,9 @@ def running(home: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", ":0", "[::]:0"])
 def test_other_machines_are_not_served_without_a_key(tmp_path: Path, address: str) -> None:
-    ended = run(tmp_path, "--addr", address)
+    ended = refusal(tmp_path, "--addr", address)
 
-    assert 2 == ended.returncode
+    assert 2 == ended.exit_code
     assert "--api-key-file" in ended.stderr
     assert "--allow-unauthenticated" in ended.stderr
 
@@ -63,17 +70,17 @@ def test_a_key_file_must_hold_a_key(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("\n")
 
-    ended = run(tmp_path, "--addr", "127.0.0.1:0", "--api-key-file", str(key))
+    ended = refusal(tmp_path, "--addr", "127.0.0.1:0", "--api-key-file", str(key))
 
-    assert 2 == ended.returncode
+    assert 2 == ended.exit_code
     assert "empty" in ended.stderr
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:http", "127.0.0.1:65536"])
 def test_an_address_must_be_one(tmp_path: Path, address: str) -> None:
-    ended = run(tmp_path, "--addr", address)
+    ended = refusal(tmp_path, "--addr", address)
 
-    assert 2 == ended.returncode
+    assert 2 == ended.exit_code
     assert "--addr" in ended.stderr
 
 
@@ -111,6 +118,34 @@ def test_a_port_in_use_is_explained(tmp_path: Path) -> None:
     assert 1 == ended.returncode
     assert "--addr" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_home_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    ended = refusal(tmp_path / "file", "--addr", "127.0.0.1:0")
+
+    assert 1 == ended.exit_code
+    assert "--home" in ended.stderr
+
+
+def test_a_secret_that_is_cut_short_signs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "preview-secret").touch()
+
+    ended = refusal(tmp_path, "--addr", "127.0.0.1:0")
+
+    assert 1 == ended.exit_code
+    assert "preview-secret is damaged" in ended.stderr
+
+
+def test_a_home_keeps_its_secret(tmp_path: Path) -> None:
+    for _ in range(2):
+        with running(tmp_path):
+            secret = (tmp_path / "preview-secret").read_bytes()
+
+    assert 64 == len(secret)
+    assert secret == (tmp_path / "preview-secret").read_bytes()
+    assert 0o600 == (tmp_path / "preview-secret").stat().st_mode & 0o777
 
 
 def test_a_home_has_one_server(tmp_path: Path) -> None:
@@ -160,9 +195,9 @@ def test_the_address_it_listens_on_is_served_without_a_key(tmp_path: Path) -> No
 def test_hosts_and_origins_must_be_what_they_are_called(
     tmp_path: Path, option: str, value: str
 ) -> None:
-    ended = run(tmp_path, "--addr", "127.0.0.1:0", option, value)
+    ended = refusal(tmp_path, "--addr", "127.0.0.1:0", option, value)
 
-    assert 2 == ended.returncode
+    assert 2 == ended.exit_code
     assert option in ended.stderr
 
 

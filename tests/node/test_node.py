@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from mitos.engine.base import Resources
 from mitos.engine.fake import FakeEngine
+from mitos.node.node import Node as StoppedNode
 from mitos.node.phase import Phase
+from mitos.node.settings import NodeSettings
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.network import NetworkPosture
 from tests.node.clock import ManualClock
@@ -18,6 +21,22 @@ from tests.node.conftest import Node, StartNode, output
 
 def code_of(caught: pytest.ExceptionInfo[ApiError]) -> tuple[str, int]:
     return caught.value.code, caught.value.status
+
+
+@pytest.mark.parametrize("name", ["home", "scratch"])
+async def test_a_folder_that_cannot_be_used_is_told(
+    tmp_path: Path, engine: FakeEngine, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    folders = {each: tmp_path / each for each in ("home", "scratch")}
+    settings = NodeSettings(**{**folders, name: tmp_path / "file" / "deep"})
+
+    with pytest.raises(ApiError) as caught:
+        await StoppedNode(settings, engine).start()
+
+    assert ("internal", 503) == code_of(caught)
+    assert f"--{name}" in caught.value.remediation
+    assert {} == engine.machines
 
 
 async def test_a_created_sandbox_runs_commands_under_its_own_name(node: Node) -> None:

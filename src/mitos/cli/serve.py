@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import sys
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -158,13 +159,32 @@ def _preview_secret(home: Path) -> bytes:
                 " server makes its own."
             )
         return given.encode()
-    home.mkdir(parents=True, exist_ok=True)
     path = home / "preview-secret"
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_hex(32).encode())
-    return path.read_bytes()
+    try:
+        if not path.exists():
+            _make_secret(path)
+        secret = path.read_bytes()
+    except OSError as exc:
+        raise click.ClickException(
+            f"the home folder {home} cannot be used: {exc}. Give one that this user may write to,"
+            " with --home."
+        ) from exc
+    if len(secret) < MIN_SECRET_BYTES:
+        raise click.ClickException(
+            f"{path} is damaged. Remove it: the server makes another, and preview URLs of before no"
+            " longer work."
+        )
+    return secret
+
+
+def _make_secret(path: Path) -> None:
+    """Writes a new secret, whole or not at all; one that another server has just made stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}-") as file:
+        file.write(secrets.token_hex(32).encode())
+        file.flush()
+        with contextlib.suppress(FileExistsError):
+            os.link(file.name, path)
 
 
 def _origin(text: str | None) -> str | None:

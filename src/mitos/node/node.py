@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -76,8 +76,7 @@ class Node:
         """
         settings, engine, clock = self._settings, self._engine, self._clock
         async with contextlib.AsyncExitStack() as undo:
-            settings.home.mkdir(parents=True, exist_ok=True)
-            undo.enter_context(_sole_owner(settings.home))
+            _take(settings.home, undo)
             state = State.open(settings.home, clock)
             undo.callback(state.close)
             _empty(settings.scratch)
@@ -223,12 +222,11 @@ def _serve_egress(sandbox: Sandbox, link: Link) -> Coroutine[None, None, None] |
     return serve_egress(link, network, sandbox.id) if network.allows_egress else None
 
 
-@contextlib.contextmanager
-def _sole_owner(home: Path) -> Iterator[None]:
-    """Two servers with one home would remove each other's sandboxes: the second is refused."""
+def _take(home: Path, undo: contextlib.AsyncExitStack) -> None:
+    """Makes the home, and makes it this server's: two would remove each other's sandboxes."""
     try:
-        with lock.held(home / "server.lock"):
-            yield
+        home.mkdir(parents=True, exist_ok=True)
+        undo.enter_context(lock.held(home / "server.lock"))
     except lock.LockedError as exc:
         raise ApiError(
             "internal",
@@ -237,9 +235,24 @@ def _sole_owner(home: Path) -> Iterator[None]:
             remediation="Stop that server, or give this one a home of its own with --home.",
             status=503,
         ) from exc
+    except OSError as exc:
+        raise _not_writable("home", home, exc) from exc
 
 
-def _empty(directory: Path) -> None:
+def _empty(scratch: Path) -> None:
     """Makes the folder, or removes what is in it."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+    except OSError as exc:
+        raise _not_writable("scratch", scratch, exc) from exc
+
+
+def _not_writable(name: str, folder: Path, exc: OSError) -> ApiError:
+    return ApiError(
+        "internal",
+        f"the {name} folder {folder} cannot be used",
+        cause=str(exc),
+        remediation=f"Give one that this user may write to, with --{name}.",
+        status=503,
+    )
