@@ -36,7 +36,8 @@ class RunscCommandLine:
         self._runsc = runsc
         self._work = Path(tempfile.mkdtemp(prefix="mitos-bench-", dir="/dev/shm"))
         root = RootFilesystem(RootKind.FOLDER, rootfs)
-        self._config = configure(MachineSpec(root, guest, Resources()), cgroup="mitos-bench")
+        spec = MachineSpec(root, guest, Resources())
+        self._config = configure(spec, cgroup="mitos-bench", empty=self._work)
         process = self._config["process"]
         assert isinstance(process, dict)
         process["args"] = ["/bin/sleep", "infinity"]

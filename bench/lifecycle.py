@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from baseline import RunscCommandLine
 from operations import Timings, measure_fork, measure_life
 
-from mitos.engine.gvisor.install import runsc_path
+from mitos.engine.gvisor import program
 from server import machine, own_server, settle
 
 FORKS = (1, 4, 16)
@@ -114,7 +114,7 @@ def main() -> None:
         settle(url, 2.0)
         rootfs = newest(options.home / "rootfs")
         guest = newest(options.home / "guest")
-        runsc = stack.enter_context(RunscCommandLine(runsc_path(options.home), rootfs, guest))
+        runsc = stack.enter_context(RunscCommandLine(program.find(options.home), rootfs, guest))
         result = run(url, runsc, options.rounds, say)
     print(result)
     if options.record:

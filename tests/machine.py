@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
-from mitos.engine.gvisor import install
+from mitos.engine.gvisor import program, release
+from mitos.engine.gvisor.release import Release
 
-__all__ = ["borrow_cache", "mitos_home", "runsc", "why_no_real_sandboxes"]
+__all__ = ["borrow_cache", "mitos_home", "running_release", "runsc", "why_no_real_sandboxes"]
 
 
 def mitos_home() -> Path:
@@ -16,8 +18,16 @@ def mitos_home() -> Path:
 
 
 def runsc() -> Path:
-    """The binary that `scripts/install` puts in place."""
-    return install.runsc_path(mitos_home())
+    """The binary that `scripts/install` puts in place, or the one that MITOS_RUNSC names."""
+    return program.find(mitos_home())
+
+
+def running_release() -> Release:
+    """The release of that binary."""
+    said = subprocess.run([runsc(), "--version"], capture_output=True, text=True, check=True)
+    found = release.parse(said.stdout)
+    assert found is not None
+    return found
 
 
 def why_no_real_sandboxes() -> str:
@@ -25,7 +35,7 @@ def why_no_real_sandboxes() -> str:
     if os.geteuid() != 0:
         return "real sandboxes need root on this machine"
     if not runsc().exists():
-        return "runsc is not installed: run scripts/install"
+        return "the engine is not installed: run scripts/install"
     return ""
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from mitos.cli.examination import Check, Status
 from mitos.engine.base import Probe, ProbeCheck
 from mitos.images.image import DirectoryImage
 from mitos.images.store import ImageStore
+from tests.machine import mitos_home, why_no_real_sandboxes
 
 GIB = 1 << 30
 
@@ -142,15 +142,15 @@ def test_json_has_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_usable_runsc_it_fails_and_names_the_remedy(tmp_path: Path, script: str) -> None:
     if script:
         (tmp_path / "bin").mkdir()
-        (tmp_path / "bin/runsc").write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / "bin/runsc").chmod(0o755)
+        (tmp_path / "bin/mitos-engine").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin/mitos-engine").chmod(0o755)
 
     result = CliRunner().invoke(doctor, ["--home", str(tmp_path), "--output", "json"])
 
     assert result.exit_code == 1
     [runsc] = [row for row in json.loads(result.output) if row["name"] == "gvisor: runsc"]
     assert runsc["status"] == "fail"
-    assert "scripts/install" in runsc["remediation"]
+    assert "pip install 'mitos-run[server]'" in runsc["remediation"]
 
 
 def test_an_engine_that_needs_no_kvm_says_so(tmp_path: Path) -> None:
@@ -163,11 +163,10 @@ def test_an_engine_that_needs_no_kvm_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_this_machine_passes() -> None:
-    home = Path(os.environ.get("MITOS_HOME") or "/var/lib/mitos")
-    if os.geteuid() != 0 or not (home / "bin/runsc").exists():
-        pytest.skip("needs root and scripts/install")
+    if reason := why_no_real_sandboxes():
+        pytest.skip(reason)
 
-    result = CliRunner().invoke(doctor, ["--home", str(home), "--output", "json"])
+    result = CliRunner().invoke(doctor, ["--home", str(mitos_home()), "--output", "json"])
 
     rows = json.loads(result.output)
     assert [row for row in rows if row["status"] == "fail"] == []

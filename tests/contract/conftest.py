@@ -15,10 +15,10 @@ from mitos.engine.base import Engine, Machine, MachineSpec, Resources
 from mitos.engine.facts import Isolation
 from mitos.engine.gvisor import GvisorEngine
 from mitos.engine.kind import EngineKind, EngineSettings
-from mitos.host.rootfs import RootFilesystem, RootKind
 from mitos.images import guest
 from tests.contract.guest import Client, connected
 from tests.engine.gvisor.place import Leftovers
+from tests.engine.roots import bare_root
 from tests.machine import borrow_cache, why_no_real_sandboxes
 
 
@@ -66,15 +66,21 @@ def _needs_machine(kind: EngineKind) -> bool:
 
 
 ENGINES = [
-    pytest.param(kind, id=kind.name, marks=[pytest.mark.real] if _needs_machine(kind) else [])
+    pytest.param(
+        (kind, root),
+        id=f"{kind.name}-{root.value}",
+        marks=[pytest.mark.real] if _needs_machine(kind) else [],
+    )
     for kind in map(select.find, select.names())
+    for root in kind.facts.root_kinds
 ]
 
 
 @pytest.fixture(params=ENGINES)
 async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
-    """Each engine, started; closed and checked for leftovers afterwards."""
-    kind: EngineKind = request.param
+    """Each engine on each kind of root, started; closed and checked for leftovers afterwards."""
+    kind: EngineKind
+    kind, root = request.param
     home = tmp_path / "home"
     home.mkdir()
     if _needs_machine(kind):
@@ -86,10 +92,10 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     leftovers: Leftovers | None = None
     if isinstance(engine, GvisorEngine):
         leftovers = Leftovers(home / "run", engine.control_group)
-    (tmp_path / "rootfs").mkdir()
+    files = guest.materialize(tmp_path / "guest")
     spec = MachineSpec(
-        RootFilesystem(RootKind.FOLDER, tmp_path / "rootfs"),
-        guest.materialize(tmp_path / "guest"),
+        await bare_root(root, tmp_path, files),
+        files,
         Resources(vcpu_count=1, memory_mib=256, process_limit=256),
     )
     try:

@@ -24,26 +24,26 @@ class Client:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.link = Link(machine.link)
-        self._guest = AgentClient(self.link, _lost)
+        self.agent = AgentClient(self.link, _lost)
 
     async def write(self, path: str, data: bytes) -> None:
         """Writes a file."""
-        await self._guest.write_file(path, _once(data))
+        await self.agent.write_file(path, _once(data))
 
     async def read(self, path: str) -> bytes:
         """Reads a file."""
-        return b"".join([chunk async for chunk in self._guest.read_file(path)])
+        return b"".join([chunk async for chunk in self.agent.read_file(path)])
 
     async def random_bytes(self) -> bytes:
         """The first bytes of `/dev/urandom`."""
-        chunks = self._guest.read_file("/dev/urandom")
+        chunks = self.agent.read_file("/dev/urandom")
         async with contextlib.aclosing(chunks):
             return await anext(chunks)
 
     async def exists(self, path: str) -> bool:
         """True when there is something at the path."""
         try:
-            await self._guest.stat(path)
+            await self.agent.stat(path)
         except ApiError as exc:
             if exc.code == "not_found":
                 return False
@@ -53,7 +53,7 @@ class Client:
     async def identify(self) -> None:
         """Makes a restored machine itself; its agent is frozen until then."""
         fresh = identity.make_identity(self.machine.id, os.urandom)
-        await self._guest.identify(fresh, forked=True, deadline_s=_DEADLINE_S)
+        await self.agent.identify(fresh, forked=True, deadline_s=_DEADLINE_S)
 
     async def checkpoint(self, engine: Engine, directory: Path) -> Snapshot:
         """Takes a snapshot at a frame boundary, as a node does."""

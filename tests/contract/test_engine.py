@@ -32,7 +32,7 @@ async def test_an_engine_says_what_it_boots_and_what_is_different(subject: Subje
     assert subject.spec.rootfs.kind in facts.root_kinds
     assert facts.title
     assert facts.summary
-    assert all(sentence.endswith(".") for sentence in facts.differences)
+    assert all(difference.text.endswith(".") for difference in facts.differences)
 
 
 async def test_a_root_filesystem_of_another_kind_is_refused_with_what_to_do(

@@ -13,7 +13,7 @@ def test_equal_ones_are_one_key() -> None:
     assert {RootFilesystem(RootKind.FOLDER, path): 1} == {
         RootFilesystem(RootKind.FOLDER, Path("/images/python")): 1
     }
-    assert RootFilesystem(RootKind.FOLDER, path) != RootFilesystem(RootKind.BLOCK_IMAGE, path)
+    assert RootFilesystem(RootKind.FOLDER, path) != RootFilesystem(RootKind.EROFS_IMAGE, path)
 
 
 @pytest.mark.parametrize(
@@ -22,9 +22,9 @@ def test_equal_ones_are_one_key() -> None:
         (RootKind.FOLDER, "folder", True),
         (RootKind.FOLDER, "file", False),
         (RootKind.FOLDER, "nothing", False),
-        (RootKind.BLOCK_IMAGE, "folder", False),
-        (RootKind.BLOCK_IMAGE, "file", True),
-        (RootKind.BLOCK_IMAGE, "nothing", False),
+        (RootKind.EROFS_IMAGE, "folder", False),
+        (RootKind.EROFS_IMAGE, "file", True),
+        (RootKind.EROFS_IMAGE, "nothing", False),
     ],
 )
 def test_it_exists_only_as_what_its_kind_says(

@@ -288,7 +288,7 @@ def test_runsc_missing_or_too_old(tmp_path: Path, version: str) -> None:
     own = tmp_path / "home"
     (own / "bin").mkdir(parents=True)
     if version:
-        old = own / "bin" / "runsc"
+        old = own / "bin" / "mitos-engine"
         old.write_text(f"#!/bin/sh\necho 'runsc version {version}'\n")
         old.chmod(old.stat().st_mode | stat.S_IXUSR)
     argv = [sys.executable, "-m", "mitos.cli.main", "serve", "--addr", "127.0.0.1:0"]
@@ -297,12 +297,12 @@ def test_runsc_missing_or_too_old(tmp_path: Path, version: str) -> None:
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "PATH": "/usr/bin:/bin"},
+        env={**os.environ, "PATH": "/usr/bin:/bin", "MITOS_RUNSC": ""},
         check=False,
     )
 
     assert result.returncode == 1
-    assert "scripts/install" in result.stderr
+    assert "pip install 'mitos-run[server]'" in result.stderr
     assert "Traceback" not in result.stderr
 
 

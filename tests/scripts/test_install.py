@@ -62,7 +62,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     write_script(programs / "python3", PYTHON)
     (programs / "pip.py").write_text(PIP)
     home = folder / "home"
-    write_script(home / "bin/runsc", "#!/bin/sh\necho 'runsc version release-20250101.0'\n")
+    write_script(home / "bin/mitos-engine", "#!/bin/sh\n")
     return {"PATH": str(programs), "MITOS_PYTHON": "", "MITOS_HOME": str(home)}
 
 
@@ -79,6 +79,8 @@ def make_checkout(tree: Path) -> Path:
     (tree / "scripts").mkdir(parents=True)
     shutil.copy(ROOT / "scripts/install", tree / "scripts/install")
     shutil.copy(ROOT / "pyproject.toml", tree)
+    (tree / "engine").mkdir()
+    shutil.copy(ROOT / "engine/pyproject.toml", tree / "engine")
     (tree / "src/mitos").mkdir(parents=True)
     (tree / "src/mitos/__init__.py").touch()
     return tree
@@ -111,7 +113,7 @@ def test_checking_a_bare_checkout_names_everything_and_changes_nothing(
     assert result.returncode == 1
     assert "missing: the environment .venv" in result.stderr
     assert "missing: the guest agent's build" in result.stderr
-    assert f"missing: runsc 20240729 or later at {tmp_path}/home/bin/runsc" in result.stderr
+    assert f"missing: the engine at {tmp_path}/home/bin/mitos-engine" in result.stderr
     assert before == sorted(checkout.rglob("*"))
     assert not (tmp_path / "home").exists()
 
@@ -131,26 +133,15 @@ def test_a_missing_python_is_named_with_the_command_that_installs_it(
     assert "apt-get install -y python3 python3-venv" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("said", "is_enough"),
-    [
-        ("runsc version release-20221219.0", False),
-        ("runsc version 0.0~20240729.0", True),
-        ("runsc version release-20250101.0", True),
-        ("nonsense", False),
-    ],
-)
-def test_a_runsc_that_is_too_old_counts_as_missing(
-    checkout: Path, tmp_path: Path, said: str, is_enough: bool
+@pytest.mark.parametrize(("code", "counts"), [(0, True), (1, False)])
+def test_an_engine_that_does_not_run_counts_as_missing(
+    checkout: Path, tmp_path: Path, code: int, counts: bool
 ) -> None:
-    binary = tmp_path / "home/bin/runsc"
-    binary.parent.mkdir(parents=True)
-    binary.write_text(f"#!/bin/sh\necho '{said}'\n")
-    binary.chmod(0o755)
+    write_script(tmp_path / "home/bin/mitos-engine", f"#!/bin/sh\nexit {code}\n")
 
     result = install(checkout, "--check", MITOS_HOME=str(tmp_path / "home"))
 
-    assert ("missing: runsc" not in result.stderr) == is_enough
+    assert ("missing: the engine" not in result.stderr) == counts
 
 
 def test_an_environment_made_from_another_pyproject_counts_as_missing(checkout: Path) -> None:

@@ -90,7 +90,8 @@ class MachineSpec:
 
     Attributes:
         rootfs: the root filesystem, of a kind in the engine's facts. Shared and never written to.
-        guest: host folder mounted read-only at `/opt/mitos`; holds `agent` and `kernels/`.
+        guest: host folder with `agent` and `kernels/`. Mounted read-only at `/opt/mitos` where the
+            root filesystem is a folder; an image already has its files there.
         resources: limits.
         environment: variables of PID 1, inherited by everything inside.
     """
@@ -236,6 +237,14 @@ class Engine(Protocol):
     @property
     def snapshot_format(self) -> str:
         """Names what can read this engine's snapshots; known once started."""
+        ...
+
+    @property
+    def is_tested(self) -> bool:
+        """False when its program is of a release that nobody has tested; known once started.
+
+        Whoever started it then tries it out first (`node/trial.py`).
+        """
         ...
 
     async def probe(self) -> Probe:

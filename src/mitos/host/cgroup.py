@@ -19,11 +19,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Hierarchy", "HierarchyV1", "HierarchyV2", "detect", "kill_all"]
+__all__ = ["Hierarchy", "HierarchyV1", "HierarchyV2", "Memory", "detect", "kill_all"]
 
 _MOUNT_POINT = "/sys/fs/cgroup"
 _NEEDED = ("memory", "cpu", "pids")
 _KILL_POLL_S = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What of a group's memory is what.
+
+    Attributes:
+        shared_bytes: memory files and tmpfs; of a sandbox, what its guest has.
+        private_bytes: its processes' own.
+    """
+
+    shared_bytes: int
+    private_bytes: int
 
 
 class Hierarchy(Protocol):
@@ -39,6 +52,10 @@ class Hierarchy(Protocol):
         Raises:
             OSError: there is no such group; likewise for the other readings.
         """
+        raise NotImplementedError
+
+    def memory(self, group: str) -> Memory:
+        """What of its memory is what."""
         raise NotImplementedError
 
     def cpu_seconds(self, group: str) -> float:
@@ -104,6 +121,11 @@ class HierarchyV1(Hierarchy):
         used = int((folder / "memory.usage_in_bytes").read_text())
         return max(0, used - _table(folder / "memory.stat").get("total_inactive_file", 0))
 
+    def memory(self, group: str) -> Memory:
+        """What of its memory is what."""
+        table = _table(self.mounts["memory"] / group / "memory.stat")
+        return Memory(table.get("total_shmem", table.get("total_cache", 0)), table["total_rss"])
+
     def cpu_seconds(self, group: str) -> float:
         """CPU time the group has used."""
         return int((self.mounts["cpuacct"] / group / "cpuacct.usage").read_text()) / 1e9
@@ -139,6 +161,11 @@ class HierarchyV2(Hierarchy):
         folder = self.root / group
         used = int((folder / "memory.current").read_text())
         return max(0, used - _table(folder / "memory.stat").get("inactive_file", 0))
+
+    def memory(self, group: str) -> Memory:
+        """What of its memory is what."""
+        table = _table(self.root / group / "memory.stat")
+        return Memory(table["shmem"], table["anon"])
 
     def cpu_seconds(self, group: str) -> float:
         """CPU time the group has used."""

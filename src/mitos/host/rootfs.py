@@ -17,9 +17,7 @@ class RootKind(enum.Enum):
     """How a root filesystem lies on disk. The values are written into saved state."""
 
     FOLDER = "folder"  # a folder that holds the tree
-    BLOCK_IMAGE = (
-        "block-image"  # a file that holds a disk's content, one filesystem without a table
-    )
+    EROFS_IMAGE = "erofs"  # a file that holds one EROFS filesystem, uncompressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +37,5 @@ class RootFilesystem:
         match self.kind:
             case RootKind.FOLDER:
                 return self.path.is_dir()
-            case RootKind.BLOCK_IMAGE:
+            case RootKind.EROFS_IMAGE:
                 return self.path.is_file()

@@ -45,6 +45,7 @@ from mitos.node.template.catalog import CONFIGURATION_NAME, RecipeCatalog
 from mitos.node.template.snapshot import SnapshotStore
 from mitos.node.template.templates import Templates
 from mitos.node.tenant import Tenant
+from mitos.node.trial import try_out
 from mitos.wire.errors import ApiError
 
 __all__ = ["Node", "RunningNode"]
@@ -81,8 +82,8 @@ class Node:
             undo.callback(state.close)
             _empty(settings.scratch)
             undo.callback(shutil.rmtree, settings.scratch, ignore_errors=True)
-            await _start(engine)
             undo.push_async_callback(engine.close)
+            await _start(engine)
             pool = Pool(engine, settings)
             pool.start()
             undo.push_async_callback(pool.close)
@@ -204,6 +205,8 @@ def _assemble(
 async def _start(engine: Engine) -> None:
     try:
         await engine.start()
+        if not engine.is_tested:
+            await try_out(engine)
     except EngineError as exc:
         raise translate(exc, f"the {engine.name} engine cannot run here") from exc
 

@@ -12,7 +12,7 @@ from mitos.host.rootfs import RootFilesystem, RootKind
 def _configure(**environment: str) -> Any:
     rootfs = RootFilesystem(RootKind.FOLDER, Path("/images/python"))
     spec = MachineSpec(rootfs, Path("/guest"), Resources(2, 300, 77), environment)
-    return json.loads(json.dumps(bundle.configure(spec, cgroup="top/box")))
+    return json.loads(json.dumps(bundle.configure(spec, cgroup="top/box", empty=Path("/empty"))))
 
 
 def test_limits_are_those_of_the_spec() -> None:
@@ -61,3 +61,17 @@ def test_nothing_of_the_host_shows_in_the_configuration_but_the_two_folders() ->
     assert config["hostname"] == "sandbox"
     assert config["root"] == {"path": "/images/python", "readonly": False}
     assert {"type": "network"} in config["linux"]["namespaces"]
+
+
+def test_an_image_is_the_root_by_annotation_and_brings_the_agent() -> None:
+    rootfs = RootFilesystem(RootKind.EROFS_IMAGE, Path("/images/python.erofs"))
+    spec = MachineSpec(rootfs, Path("/guest"), Resources())
+    config: Any = bundle.configure(spec, cgroup="top/box", empty=Path("/empty"))
+
+    assert config["root"]["path"] == "/empty"
+    assert config["annotations"] == {
+        "dev.gvisor.spec.rootfs.source": "/images/python.erofs",
+        "dev.gvisor.spec.rootfs.type": "erofs",
+        "dev.gvisor.spec.rootfs.overlay": "memory",
+    }
+    assert not [mount for mount in config["mounts"] if mount["destination"] == "/opt/mitos"]

@@ -14,8 +14,11 @@ import pytest
 
 from mitos.engine.base import EngineError, EngineFault
 from mitos.engine.gvisor.control import SocketControl, Target, is_exit
+from mitos.engine.gvisor.release import Traits
+from mitos.host.cgroup import Memory
 from tests.host.eventually import descriptors
 
+_IDLE = Memory(shared_bytes=0, private_bytes=0)
 _OK = b'{"success": true, "err": "", "result": {}}'
 
 
@@ -79,10 +82,11 @@ def target(tmp_path: Path) -> Target:
     return Target(id="mt-1", bundle=tmp_path, socket=tmp_path / "socket", timeout_s=2.0)
 
 
-async def test_start_brings_loopback_up_and_names_the_sandbox(
-    sandbox: Scripted, target: Target
-) -> None:
-    await SocketControl().start(target)
+async def test_loopback_is_brought_up_before_the_start(sandbox: Scripted, target: Target) -> None:
+    control = SocketControl(Traits())
+
+    await control.connect_loopback(target)
+    await control.start(target)
 
     network, start = sandbox.orders
     assert network["method"] == "Network.CreateLinksAndRoutes"
@@ -94,7 +98,7 @@ async def test_start_brings_loopback_up_and_names_the_sandbox(
 
 
 async def test_pause_and_resume(sandbox: Scripted, target: Target) -> None:
-    control = SocketControl()
+    control = SocketControl(Traits())
 
     await control.pause(target)
     await control.resume(target)
@@ -109,7 +113,7 @@ async def test_checkpoint_passes_three_new_files(
     image = tmp_path / "image"
     image.mkdir()
 
-    await SocketControl().checkpoint(target, image)
+    await SocketControl(Traits()).checkpoint(target, image, _IDLE)
 
     assert sandbox.orders[-1]["arg"]["Resume"] is True
     names = [Path(f"/proc/self/fd/{d}").readlink().name for d in sandbox.descriptors]
@@ -123,14 +127,13 @@ async def test_space_is_held_while_the_sandbox_writes_and_given_back(
     image.mkdir()
 
     def answer(method: str) -> bytes:
-        if method == "Usage.Collect":
-            return b'{"success": true, "err": "", "result": {"Total": 3000000}}'
+        assert method == "containerManager.Checkpoint"
         held.append((image / "pages.img").stat().st_blocks * 512)
         (image / "pages.img").write_bytes(b"x" * 5000)
         return _OK
 
     sandbox.answer = answer
-    await SocketControl().checkpoint(target, image)
+    await SocketControl(Traits()).checkpoint(target, image, Memory(3_000_000, 0))
 
     assert held[0] >= 3_000_000
     assert (image / "pages.img").stat().st_size == 5000
@@ -142,15 +145,25 @@ async def test_a_disk_without_room_fails_before_the_sandbox_is_stopped(
 ) -> None:
     image = tmp_path / "image"
     image.mkdir()
-    sandbox.answer = lambda _: (
-        b'{"success": true, "err": "", "result": {"Total": 1152921504606846976}}'
-    )
 
     with pytest.raises(EngineError) as caught:
-        await SocketControl().checkpoint(target, image)
+        await SocketControl(Traits()).checkpoint(target, image, Memory(1 << 60, 0))
 
     assert caught.value.fault is EngineFault.NO_SPACE
-    assert [order["method"] for order in sandbox.orders] == ["Usage.Collect"]
+    assert sandbox.orders == []
+
+
+async def test_memory_is_asked_back_only_from_a_release_that_can(
+    sandbox: Scripted, target: Target
+) -> None:
+    await SocketControl(Traits()).give_memory_back(target)
+    assert sandbox.orders == []
+
+    await SocketControl(Traits(gives_memory_back=True)).give_memory_back(target)
+
+    (order,) = sandbox.orders
+    assert order["method"] == "containerManager.CreateTraceSession"
+    assert order["arg"]["Config"]["sinks"] == [{"name": "mitos-reclaim"}]
 
 
 async def test_a_full_disk_reported_by_the_sandbox_is_no_space(
@@ -161,7 +174,7 @@ async def test_a_full_disk_reported_by_the_sandbox_is_no_space(
     ).encode()
 
     with pytest.raises(EngineError, match="no space left") as caught:
-        await SocketControl().pause(target)
+        await SocketControl(Traits()).pause(target)
 
     assert caught.value.fault is EngineFault.NO_SPACE
     assert caught.value.remediation
@@ -173,7 +186,7 @@ async def test_a_reason_is_cut_to_its_first_line(sandbox: Scripted, target: Targ
     ).encode()
 
     with pytest.raises(EngineError) as caught:
-        await SocketControl().pause(target)
+        await SocketControl(Traits()).pause(target)
 
     assert str(caught.value) == "pause of sandbox mt-1 failed: broken:"
 
@@ -198,14 +211,14 @@ async def test_a_reply_that_is_none_fails_the_order(
     sandbox.answer = lambda _: reply
 
     with pytest.raises(EngineError):
-        await SocketControl().pause(target)
+        await SocketControl(Traits()).pause(target)
 
 
 async def test_an_endless_reply_is_given_up(sandbox: Scripted, target: Target) -> None:
     sandbox.answer = lambda _: b'{"err": "' + b"x" * (4 << 20)
 
     with pytest.raises(EngineError, match="too long"):
-        await SocketControl().pause(target)
+        await SocketControl(Traits()).pause(target)
 
 
 async def test_silence_is_given_up_at_the_deadline(sandbox: Scripted, target: Target) -> None:
@@ -213,7 +226,7 @@ async def test_silence_is_given_up_at_the_deadline(sandbox: Scripted, target: Ta
     quick = Target(id="mt-1", bundle=target.bundle, socket=target.socket, timeout_s=0.1)
 
     with pytest.raises(EngineError) as caught:
-        await SocketControl().pause(quick)
+        await SocketControl(Traits()).pause(quick)
 
     assert caught.value.fault is EngineFault.TIMED_OUT
 
@@ -222,17 +235,17 @@ async def test_a_sandbox_that_is_gone_fails_the_order(target: Target) -> None:
     before = descriptors()
 
     with pytest.raises(EngineError, match="No such file"):
-        await SocketControl().pause(target)
+        await SocketControl(Traits()).pause(target)
     with pytest.raises(EngineError, match="No such file"):
-        await SocketControl().restore(target, target.bundle)
+        await SocketControl(Traits()).restore(target, target.bundle)
     with pytest.raises(EngineError, match="No such file"):
-        await SocketControl().watch_exit(target)
+        await SocketControl(Traits()).watch_exit(target)
 
     assert descriptors() - before == set()
 
 
 async def test_the_end_of_pid_1_is_a_reply(sandbox: Scripted, target: Target) -> None:
-    connection = await SocketControl().watch_exit(target)
+    connection = await SocketControl(Traits()).watch_exit(target)
 
     assert connection is not None
     assert await asyncio.wait_for(connection.receive(), 2) == _OK

@@ -41,7 +41,7 @@ def test_the_key_of_a_snapshot_from_before_is_unchanged() -> None:
         key("other"),
         key(
             spec=MachineSpec(
-                RootFilesystem(RootKind.BLOCK_IMAGE, ROOT.path), SPEC.guest, SPEC.resources
+                RootFilesystem(RootKind.EROFS_IMAGE, ROOT.path), SPEC.guest, SPEC.resources
             )
         ),
         key(spec=MachineSpec(SPEC.rootfs, Path("/guest/def"), SPEC.resources)),

@@ -134,6 +134,11 @@ class FakeEngine:
         """Another one for every engine: snapshots live and die with it."""
         return f"fake-{id(self)}"
 
+    @property
+    def is_tested(self) -> bool:
+        """It always is."""
+        return True
+
     async def probe(self) -> Probe:
         """Always usable."""
         return Probe(self.name, (ProbeCheck("memory", passed=True, detail="no isolation"),))

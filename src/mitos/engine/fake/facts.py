@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mitos.engine.facts import Facts, Isolation
+from mitos.engine.facts import Difference, Facts, Isolation
 from mitos.host.rootfs import RootKind
 
 __all__ = ["FACTS"]
@@ -14,8 +14,8 @@ FACTS = Facts(
     shares_memory=False,
     root_kinds=(RootKind.FOLDER,),
     differences=(
-        "No program runs: a command is one of a handful of shell words.",
-        "Cells are Python in the server's process.",
-        "The root filesystem is not read: a machine begins without files.",
+        Difference("No program runs: a command is one of a handful of shell words."),
+        Difference("Cells are Python in the server's process."),
+        Difference("The root filesystem is not read: a machine begins without files."),
     ),
 )

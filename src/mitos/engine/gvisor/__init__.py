@@ -5,11 +5,11 @@ sandbox.py   one sandbox's processes, pipes, folder and control group, from birt
 image.py     the files of a snapshot
 bundle.py    what the sandbox is told about itself (OCI configuration), a pure function
 runsc.py     command lines of the runtime, pure
-control.py   orders to a running sandbox over its socket, for versions we have tested
+control.py   orders to a running sandbox over its socket, for releases we have tested
 command.py   the same orders over the command line, for the others
-version.py   which versions are which
+release.py   which release a binary is, and how releases differ
 probe.py     can this machine run it
-install.py   fetches the runtime
+program.py   where the binary is
 facts.py     what is true of it on every machine
 kind.py      how `mitos.engine.select` finds it
 """

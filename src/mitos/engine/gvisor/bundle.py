@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from mitos.engine.base import MachineSpec
+from mitos.host.rootfs import RootKind
 
 __all__ = ["AGENT", "configure"]
 
@@ -46,17 +48,20 @@ _OPEN_FILES = 65_536
 _MIB = 1 << 20
 
 
-def configure(spec: MachineSpec, *, cgroup: str) -> dict[str, object]:
+def configure(spec: MachineSpec, *, cgroup: str, empty: Path) -> dict[str, object]:
     """Computes the content of `config.json`.
 
     Args:
         spec: the machine.
         cgroup: its control group, from the root of the hierarchy, without a leading slash.
+        empty: a folder that stands for the root where the real one is an image.
     """
+    is_image = spec.rootfs.kind is RootKind.EROFS_IMAGE
     return {
         "ociVersion": "1.0.2",
         "hostname": _HOSTNAME,
-        "root": {"path": str(spec.rootfs.path), "readonly": False},
+        "root": {"path": str(empty) if is_image else str(spec.rootfs.path), "readonly": False},
+        "annotations": _image_root(spec) if is_image else {},
         "process": _process(spec),
         "mounts": _mounts(spec),
         "linux": {
@@ -65,6 +70,12 @@ def configure(spec: MachineSpec, *, cgroup: str) -> dict[str, object]:
             "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
         },
     }
+
+
+def _image_root(spec: MachineSpec) -> dict[str, str]:
+    # What changes is kept in the sandbox's memory, as `--overlay2` says for a folder.
+    hints = {"source": str(spec.rootfs.path), "type": "erofs", "overlay": "memory"}
+    return {f"dev.gvisor.spec.rootfs.{name}": value for name, value in hints.items()}
 
 
 def _process(spec: MachineSpec) -> dict[str, object]:
@@ -82,6 +93,10 @@ def _process(spec: MachineSpec) -> dict[str, object]:
 
 
 def _mounts(spec: MachineSpec) -> list[dict[str, object]]:
+    return [*_own_mounts(), *_guest_mount(spec)]
+
+
+def _own_mounts() -> list[dict[str, object]]:
     return [
         {"destination": "/proc", "type": "proc", "source": "proc"},
         {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
@@ -93,13 +108,14 @@ def _mounts(spec: MachineSpec) -> list[dict[str, object]]:
             "source": "tmpfs",
             "options": ["mode=1777"],
         },
-        {
-            "destination": _GUEST,
-            "type": "bind",
-            "source": str(spec.guest),
-            "options": ["rbind", "ro", "nosuid", "nodev"],
-        },
     ]
+
+
+def _guest_mount(spec: MachineSpec) -> list[dict[str, object]]:
+    if spec.rootfs.kind is RootKind.EROFS_IMAGE:
+        return []
+    options = ["rbind", "ro", "nosuid", "nodev"]
+    return [{"destination": _GUEST, "type": "bind", "source": str(spec.guest), "options": options}]
 
 
 def _resources(spec: MachineSpec) -> dict[str, object]:

@@ -12,6 +12,7 @@ from mitos.engine.base import EngineError, EngineFault
 from mitos.engine.gvisor.control import Target, order_failed
 from mitos.engine.gvisor.runsc import Runsc
 from mitos.host import process
+from mitos.host.cgroup import Memory
 from mitos.host.control_socket import ControlSocket
 
 __all__ = ["CommandControl"]
@@ -23,26 +24,38 @@ class CommandControl:
     def __init__(self, runsc: Runsc) -> None:
         self._runsc = runsc
 
+    async def connect_loopback(self, target: Target) -> None:
+        """Does nothing: the commands that start and restore see to it."""
+
     async def start(self, target: Target) -> None:
         """Starts PID 1 of a created sandbox."""
-        await _order("start", target, self._runsc.start(target.id))
+        await _order("start", target, self._runsc.start(target.id, target.options))
 
     async def restore(self, target: Target, directory: Path) -> None:
         """Fills a created sandbox from the snapshot files in a folder."""
-        argv = self._runsc.restore(target.id, bundle=target.bundle, image=directory)
+        argv = self._runsc.restore(target.id, target.options, bundle=target.bundle, image=directory)
         await _order("restore", target, argv)
 
-    async def checkpoint(self, target: Target, directory: Path) -> None:
+    async def checkpoint(
+        self,
+        target: Target,
+        directory: Path,
+        held: Memory,  # noqa: ARG002
+    ) -> None:
         """Writes snapshot files into an empty folder; the sandbox goes on as it was."""
-        await _order("checkpoint", target, self._runsc.checkpoint(target.id, directory))
+        argv = self._runsc.checkpoint(target.id, target.options, image=directory)
+        await _order("checkpoint", target, argv)
+
+    async def give_memory_back(self, target: Target) -> None:
+        """Does nothing: no command of the runtime's asks for it."""
 
     async def pause(self, target: Target) -> None:
         """Stops every process."""
-        await _order("pause", target, self._runsc.pause(target.id))
+        await _order("pause", target, self._runsc.pause(target.id, target.options))
 
     async def resume(self, target: Target) -> None:
         """Undoes one `pause`."""
-        await _order("resume", target, self._runsc.resume(target.id))
+        await _order("resume", target, self._runsc.resume(target.id, target.options))
 
     async def watch_exit(self, target: Target) -> ControlSocket | None:  # noqa: ARG002
         """Cannot be told: an end that nobody asked for is then `LOST`."""

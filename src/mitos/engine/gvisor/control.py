@@ -1,7 +1,7 @@
 """Orders to a running sandbox, and the way to give them over its control socket.
 
-The socket is private to a runsc release, so `version` lists the releases for which this protocol
-was tested; `command` gives the same orders over the command line. One connection per order:
+The socket is private to a runsc release, so `release` lists those for which this protocol was
+tested; `command` gives the same orders over the command line. One connection per order:
 
     -> {"method": "containerManager.Pause", "arg": …}   descriptors travel with the first byte
     <- {"success": bool, "err": str, "result": …}
@@ -26,17 +26,26 @@ from typing import Any, Protocol
 
 from mitos.engine.base import EngineError, EngineFault
 from mitos.engine.gvisor import image
+from mitos.engine.gvisor.release import Traits
 from mitos.host import disk
+from mitos.host.cgroup import Memory
 from mitos.host.control_socket import ControlSocket
 
-__all__ = ["Control", "SocketControl", "Target", "is_exit", "order_failed"]
+__all__ = ["Control", "SocketControl", "Target", "call", "is_exit", "order_failed"]
 
 _REPLY_LIMIT_BYTES = 1 << 20
 _REASON_LIMIT = 300
 _SIGNAL_OF_STATUS = 0x7F
-# Room for the kernel's objects: half a MiB for an idle sandbox, more with many files and processes.
-_STATE_RESERVE_BYTES = 4 << 20
-_PAGES_RESERVE_BYTES = 4 << 20
+# Held for a snapshot beyond what the sandbox is seen to use: it runs on until it is stopped.
+_PAGES_RESERVE_BYTES = 1 << 20
+# The kernel's objects take half a MiB of an idle sandbox's snapshot, and less in it than in memory.
+_STATE_RESERVE_BYTES = 1 << 20
+_STATE_SHARE = 4
+# A trace session without points, whose only sink is the engine's call `engine/reclaim`.
+_GIVE_BACK = {
+    "Config": {"name": "Default", "sinks": [{"name": "mitos-reclaim"}]},
+    "Force": True,
+}
 
 
 def _loopback() -> dict[str, object]:
@@ -63,16 +72,22 @@ class Target:
         bundle: the folder with its configuration.
         socket: its control socket.
         timeout_s: deadline of an order, with the time its memory takes to move included.
+        options: what the runtime's commands are given for this sandbox alone.
     """
 
     id: str
     bundle: Path
     socket: Path
     timeout_s: float
+    options: tuple[str, ...] = ()
 
 
 class Control(Protocol):
     """Gives orders to sandboxes. Every method raises `EngineError` when the order fails."""
+
+    async def connect_loopback(self, target: Target) -> None:
+        """Gives a created sandbox its interface `lo`, before it is started or restored."""
+        ...
 
     async def start(self, target: Target) -> None:
         """Starts PID 1 of a created sandbox."""
@@ -82,8 +97,18 @@ class Control(Protocol):
         """Fills a created sandbox from the snapshot files in a folder."""
         ...
 
-    async def checkpoint(self, target: Target, directory: Path) -> None:
-        """Writes snapshot files into an empty folder; the sandbox goes on as it was."""
+    async def checkpoint(self, target: Target, directory: Path, held: Memory) -> None:
+        """Writes snapshot files into an empty folder; the sandbox goes on as it was.
+
+        Args:
+            target: the sandbox.
+            directory: the folder.
+            held: what it uses now.
+        """
+        ...
+
+    async def give_memory_back(self, target: Target) -> None:
+        """Has the sandbox's kernel return what it does not need; does nothing if it cannot."""
         ...
 
     async def pause(self, target: Target) -> None:
@@ -130,25 +155,37 @@ def is_exit(reply: bytes) -> bool:
 
 
 class SocketControl:
-    """Gives orders over the control socket, a few hundred microseconds each beside the work."""
+    """Gives orders over the control socket, a few hundred microseconds each beside the work.
+
+    Args:
+        traits: what the release can do.
+    """
+
+    def __init__(self, traits: Traits) -> None:
+        self._traits = traits
+
+    async def connect_loopback(self, target: Target) -> None:
+        """Gives a created sandbox its interface `lo`, before it is started or restored.
+
+        The network is the one thing that is not in a snapshot: a restored sandbox goes on with its
+        blank's own.
+        """
+        await call(target, "Network.CreateLinksAndRoutes", _LOOPBACK_ONLY)
 
     async def start(self, target: Target) -> None:
         """Starts PID 1 of a created sandbox."""
-        await _order(target, "Network.CreateLinksAndRoutes", _LOOPBACK_ONLY)
-        await _order(target, "containerManager.StartRoot", target.id)
+        await call(target, "containerManager.StartRoot", target.id)
 
     async def restore(self, target: Target, directory: Path) -> None:
         """Fills a created sandbox from the snapshot files in a folder."""
         argument = {"HavePagesFile": True, "HaveDeviceFile": False}
-        # The network is the one thing that is not in a snapshot: the blank's own goes on.
-        await _order(target, "Network.CreateLinksAndRoutes", _LOOPBACK_ONLY)
         try:
             with image.open_files(directory) as descriptors:
-                await _order(target, "containerManager.Restore", argument, descriptors)
+                await call(target, "containerManager.Restore", argument, descriptors)
         except OSError as exc:
             raise order_failed("restore", target, str(exc)) from exc
 
-    async def checkpoint(self, target: Target, directory: Path) -> None:
+    async def checkpoint(self, target: Target, directory: Path, held: Memory) -> None:
         """Writes snapshot files into an empty folder; the sandbox goes on as it was.
 
         The space is taken beforehand. A full disk is then noticed before the sandbox is stopped,
@@ -157,27 +194,30 @@ class SocketControl:
         """
         argument = {
             "metadata": {"compression": "none"},
-            "MemoryFileSaveOpts": {},
             "have_pages_file": True,
             "Resume": True,
         }
-        usage = await _order(target, "Usage.Collect", {"Full": True})
         try:
             with image.create_files(directory) as descriptors:
-                await asyncio.to_thread(_reserve, descriptors, _memory_of(usage))
-                await _order(target, "containerManager.Checkpoint", argument, descriptors)
+                await asyncio.to_thread(_reserve, descriptors, held)
+                await call(target, "containerManager.Checkpoint", argument, descriptors)
                 for descriptor in descriptors:
                     disk.release(descriptor)
         except OSError as exc:
             raise order_failed("checkpoint", target, str(exc)) from exc
 
+    async def give_memory_back(self, target: Target) -> None:
+        """Has the sandbox's kernel return what it does not need; does nothing if it cannot."""
+        if self._traits.gives_memory_back:
+            await call(target, "containerManager.CreateTraceSession", _GIVE_BACK)
+
     async def pause(self, target: Target) -> None:
         """Stops every process."""
-        await _order(target, "containerManager.Pause", None)
+        await call(target, "containerManager.Pause", None)
 
     async def resume(self, target: Target) -> None:
         """Undoes one `pause`."""
-        await _order(target, "containerManager.Resume", None)
+        await call(target, "containerManager.Resume", None)
 
     async def watch_exit(self, target: Target) -> ControlSocket | None:
         """Asks to be told when PID 1 ends: the connection then gets a reply."""
@@ -195,9 +235,23 @@ class SocketControl:
         return connection
 
 
-async def _order(
+async def call(
     target: Target, method: str, argument: object, descriptors: Sequence[int] = ()
 ) -> object:
+    """One call over a sandbox's control socket, on a connection of its own.
+
+    Args:
+        target: the sandbox.
+        method: object and method, as gVisor names them.
+        argument: as JSON.
+        descriptors: travel with the call; they stay the caller's.
+
+    Returns:
+        The result.
+
+    Raises:
+        EngineError: it failed, the sandbox is gone, or the deadline passed (`TIMED_OUT`).
+    """
     name = method.rpartition(".")[2].lower()
     try:
         async with asyncio.timeout(target.timeout_s):
@@ -245,12 +299,7 @@ def _parse(received: bytearray) -> object:
         raise ValueError("the reply is nested too deeply") from None
 
 
-def _memory_of(usage: object) -> int:
-    total = usage.get("Total") if isinstance(usage, dict) else None
-    return total if isinstance(total, int) and total > 0 else 0
-
-
-def _reserve(descriptors: Sequence[int], memory_bytes: int) -> None:
+def _reserve(descriptors: Sequence[int], held: Memory) -> None:
     state, _, pages = descriptors
-    disk.reserve(pages, memory_bytes + _PAGES_RESERVE_BYTES)
-    disk.reserve(state, _STATE_RESERVE_BYTES)
+    disk.reserve(pages, held.shared_bytes + _PAGES_RESERVE_BYTES)
+    disk.reserve(state, held.private_bytes // _STATE_SHARE + _STATE_RESERVE_BYTES)

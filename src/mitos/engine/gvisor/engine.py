@@ -37,14 +37,18 @@ from mitos.engine.gvisor.command import CommandControl
 from mitos.engine.gvisor.control import Control, SocketControl, order_failed
 from mitos.engine.gvisor.facts import FACTS
 from mitos.engine.gvisor.machine import GvisorBlank, GvisorMachine
+from mitos.engine.gvisor.release import Traits
 from mitos.engine.gvisor.runsc import Runsc
 from mitos.engine.gvisor.sandbox import Place, Sandbox, finish
 from mitos.engine.gvisor.settings import GvisorSettings
 from mitos.host import process
 
-__all__ = ["GvisorEngine"]
+__all__ = ["GvisorEngine", "group_of"]
 
 _log = logging.getLogger(__name__)
+
+# The share of its memory limit from which a sandbox is made to tidy up before a checkpoint.
+_CROWDED = 0.5
 
 
 class GvisorEngine:
@@ -60,8 +64,9 @@ class GvisorEngine:
         self._none_in_the_making = asyncio.Event()
         self._none_in_the_making.set()
         self._place: Place | None = None
-        self._control: Control = SocketControl()
+        self._control: Control = SocketControl(Traits())
         self._format = ""
+        self._is_tested = False
 
     @property
     def snapshot_format(self) -> str:
@@ -69,9 +74,14 @@ class GvisorEngine:
         return self._format
 
     @property
+    def is_tested(self) -> bool:
+        """False for a release that is not in the table of `release`; known once started."""
+        return self._is_tested
+
+    @property
     def control_group(self) -> str:
         """The control group that holds the sandboxes' own."""
-        return _group_of(self._settings.state.resolve())
+        return group_of(self._settings.state.resolve())
 
     async def probe(self) -> Probe:
         """Looks at this machine; starts nothing that outlives the call."""
@@ -84,7 +94,7 @@ class GvisorEngine:
             EngineError: `UNAVAILABLE` when the engine cannot run here.
         """
         findings = await probe.examine(self._settings)
-        if findings.version is None or findings.hierarchy is None or not findings.probe.usable:
+        if findings.release is None or findings.hierarchy is None or not findings.probe.usable:
             raise probe.unavailable(findings.probe)
         state = self._settings.state.resolve()
         runsc = Runsc(self._settings.runsc.resolve(), state / "runsc")
@@ -98,12 +108,13 @@ class GvisorEngine:
         for folder in (state, runsc.root, place.machines):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         await _sweep(place)
-        self._format = f"{self.name}-{findings.version}"
-        if not findings.version.has_tested_socket:
-            self._control = CommandControl(runsc)
+        self._format = f"{self.name}-{findings.release}"
+        self._is_tested = findings.release.is_known
+        traits = findings.release.traits
+        self._control = SocketControl(traits) if traits.has_socket else CommandControl(runsc)
         self._place = place
         _log.info(
-            "gVisor engine uses runsc %s by %s", findings.version, type(self._control).__name__
+            "gVisor engine uses runsc %s by %s", findings.release, type(self._control).__name__
         )
 
     async def close(self) -> None:
@@ -200,7 +211,9 @@ class GvisorEngine:
         sandbox.continue_kernel()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            await self._control.checkpoint(sandbox.target, directory)
+            if self._is_crowded(sandbox):
+                await self._control.give_memory_back(sandbox.target)
+            await self._control.checkpoint(sandbox.target, directory, sandbox.memory())
             image.seal(directory, snapshot_format=self._format)
         except BaseException as exc:
             shutil.rmtree(directory, ignore_errors=True)
@@ -211,6 +224,11 @@ class GvisorEngine:
             if sandbox.is_paused:
                 sandbox.stop_kernel()
         return Snapshot(directory, sandbox.spec)
+
+    def _is_crowded(self, sandbox: Sandbox) -> bool:
+        """True when a checkpoint's own work could take the sandbox past its memory limit."""
+        limit = sandbox.spec.resources.memory_mib << 20
+        return sandbox.usage().memory_bytes > limit * _CROWDED
 
     async def _set_paused(self, sandbox: Sandbox, *, paused: bool) -> None:
         # The runtime counts pauses, and a resume too many ends the sandbox.
@@ -248,6 +266,7 @@ class GvisorEngine:
             if self._making == 0:
                 self._none_in_the_making.set()
         async with self._destroyed_on_error(made):
+            await finish(self._control.connect_loopback(made.target))
             yield made
 
     @contextlib.asynccontextmanager
@@ -266,8 +285,11 @@ class GvisorEngine:
         return machine.sandbox
 
 
-def _group_of(state: Path) -> str:
-    # Servers with other homes on this machine must not sweep each other's sandboxes.
+def group_of(state: Path) -> str:
+    """The control group of the engine with that state folder, from the root of the hierarchy.
+
+    Servers with other homes on this machine must not sweep each other's sandboxes.
+    """
     return f"mitos-{hashlib.sha256(bytes(state)).hexdigest()[:12]}"
 
 

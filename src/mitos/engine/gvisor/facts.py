@@ -1,15 +1,20 @@
-"""What is true of gVisor, of the release that `install` fetches.
+"""What is true of gVisor, of our own build and of the oldest release that the engine drives.
 
-Every difference was seen in a sandbox: `tests/integration/test_differences.py` shows each one, and
-fails for a release that no longer has it.
+Every difference was seen in a sandbox: `tests/integration/test_differences.py` shows each one, on
+either program, and fails where one is no longer so.
 """
 
 from __future__ import annotations
 
-from mitos.engine.facts import Facts, Isolation
+from mitos.engine.facts import Difference, Facts, Isolation
 from mitos.host.rootfs import RootKind
 
 __all__ = ["FACTS"]
+
+
+def _old(text: str) -> Difference:
+    return Difference(text, is_old=True)
+
 
 FACTS = Facts(
     title="gVisor",
@@ -20,24 +25,50 @@ FACTS = Facts(
     ),
     isolation=Isolation.USER_SPACE_KERNEL,
     shares_memory=False,
-    root_kinds=(RootKind.FOLDER,),
+    root_kinds=(RootKind.EROFS_IMAGE, RootKind.FOLDER),
+    program="mitos-engine (July 2026)",
+    old_program="Debian's runsc (July 2024)",
     differences=(
-        "`uname -r` is 4.4.0, whatever the host runs.",
-        "`nproc` shows at least two CPUs; a limit of one holds all the same.",
-        "A sandbox that passes its memory limit ends as a whole; no single process is killed.",
-        "`df` ignores the limit: `/` has 8 EiB, `/tmp` and `/dev/shm` half the host's memory.",
-        "The CPU times in `/proc/stat` are zeros. Each process has its own.",
-        "`/proc/sys/kernel/random/uuid` and `/proc/sys/kernel/pid_max` do not exist.",
-        "`/proc/sys/kernel/random/boot_id` is the same in a template's sandboxes and all forks.",
-        "`ss` lists no sockets (no `NETLINK_SOCK_DIAG`); `/proc/net/tcp` has them.",
-        "`ip neigh` fails: the table of neighbours cannot be read.",
-        "Raw sockets and packet sockets are refused with EPERM, to root too.",
-        "`SO_PEERCRED` names the caller itself: a server cannot tell by it who connects.",
-        "`pidfd_open` and `copy_file_range` fail with ENOSYS.",
-        "`io_uring_setup`, `userfaultfd`, `bpf` and `fanotify_init` fail with ENOSYS.",
-        "`O_TMPFILE`, `SEEK_DATA` and `SEEK_HOLE` are refused.",
-        "`O_DIRECTORY|O_NOFOLLOW` follows a link to a folder, so Go's `os.Root` does not confine.",
-        "`ls -l` of some links of the image says `Bad file descriptor`, and shows them.",
-        "Hardware watchpoints never stop a program: in gdb, `set can-use-hw-watchpoints 0`.",
+        Difference("`uname -r` is gVisor's own number, whatever the host runs."),
+        Difference("`nproc` shows at least two CPUs; a limit of one holds all the same."),
+        Difference(
+            "A sandbox that passes its memory limit ends as a whole; no single process is killed."
+        ),
+        Difference(
+            "`df` ignores the limit: `/` has 8 EiB, `/tmp` and `/dev/shm` half the host's memory."
+        ),
+        Difference(
+            "Memory and CPU limits cannot be read inside: there is no `memory.max` or `memory.stat`"
+            " of a control group."
+        ),
+        Difference(
+            "`/proc/diskstats`, `/proc/vmstat`, `/proc/interrupts`, `/proc/pressure` and"
+            " `/proc/self/pagemap` do not exist."
+        ),
+        _old("The CPU times in `/proc/stat` are zeros. Each process has its own."),
+        _old("`/proc/sys/kernel/random/uuid` and `/proc/sys/kernel/pid_max` do not exist."),
+        Difference(
+            "`/proc/sys/kernel/random/boot_id` is the same in a template's sandboxes and all forks."
+        ),
+        Difference("`ss` lists no sockets (no `NETLINK_SOCK_DIAG`); `/proc/net/tcp` has them."),
+        Difference("`ip neigh` fails: the table of neighbours cannot be read."),
+        Difference("Raw sockets and packet sockets are refused with EPERM, to root too."),
+        _old("`SO_PEERCRED` names the caller itself: a server cannot tell by it who connects."),
+        _old("`pidfd_open` and `pidfd_send_signal` fail with ENOSYS."),
+        _old("`open_tree`, `move_mount` and `fsopen` fail with ENOSYS."),
+        Difference("`copy_file_range` fails with ENOSYS; `cp` and Go fall back to reading."),
+        Difference("`openat2`, `rseq`, `futex_waitv` and `process_madvise` fail with ENOSYS."),
+        Difference("`io_uring_setup`, `userfaultfd`, `bpf` and `fanotify_init` fail with ENOSYS."),
+        Difference("`keyctl`, `landlock_create_ruleset` and `mount_setattr` fail with ENOSYS."),
+        Difference("`O_TMPFILE`, `SEEK_DATA` and `SEEK_HOLE` are refused."),
+        Difference("File attributes (`lsattr`, `chattr`) are refused."),
+        Difference(
+            "`O_DIRECTORY|O_NOFOLLOW` follows a link to a folder, so Go's `os.Root` does not"
+            " confine."
+        ),
+        _old("`ls -l` says `Bad file descriptor` of links where the root is a folder."),
+        Difference(
+            "Hardware watchpoints never stop a program: in gdb, `set can-use-hw-watchpoints 0`."
+        ),
     ),
 )

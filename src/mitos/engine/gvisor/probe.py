@@ -7,6 +7,7 @@ import os
 import platform
 import tempfile
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from mitos.engine.base import (
@@ -17,11 +18,11 @@ from mitos.engine.base import (
     ProbeCheck,
     Resources,
 )
-from mitos.engine.gvisor import version
+from mitos.engine.gvisor import program, release
+from mitos.engine.gvisor.release import Release
 from mitos.engine.gvisor.runsc import Runsc
 from mitos.engine.gvisor.sandbox import Place, Sandbox, finish
 from mitos.engine.gvisor.settings import GvisorSettings
-from mitos.engine.gvisor.version import Version
 from mitos.host import cgroup, process
 from mitos.host.cgroup import Hierarchy
 from mitos.host.rootfs import RootFilesystem, RootKind
@@ -29,7 +30,7 @@ from mitos.host.rootfs import RootFilesystem, RootKind
 __all__ = ["Findings", "examine", "unavailable"]
 
 _VERSION_TIMEOUT_S = 10.0
-_INSTALL = "Run scripts/install: it puts a runsc that works under the Mitos home."
+_DAYS_A_MONTH = 30.44
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,12 @@ class Findings:
 
     Attributes:
         probe: the checks, for people.
-        version: of runsc, None when there is none.
+        release: of runsc, None when there is none.
         hierarchy: the control groups, None when there are none.
     """
 
     probe: Probe
-    version: Version | None
+    release: Release | None
     hierarchy: Hierarchy | None
 
 
@@ -55,7 +56,7 @@ async def examine(settings: GvisorSettings) -> Findings:
     hierarchy, check = _check_groups()
     checks.append(check)
     if found is not None:
-        checks.append(_check_socket(found))
+        checks.append(_check_release(found, date.today()))
     if hierarchy is not None and all(item.passed for item in checks if item.required):
         checks.append(await _check_sandbox(settings, hierarchy))
     return Findings(Probe("gvisor", tuple(checks)), found, hierarchy)
@@ -80,19 +81,19 @@ def _check_root() -> ProbeCheck:
     return ProbeCheck("linux as root", is_root, detail, remediation)
 
 
-async def _check_runsc(settings: GvisorSettings) -> tuple[Version | None, ProbeCheck]:
+async def _check_runsc(settings: GvisorSettings) -> tuple[Release | None, ProbeCheck]:
     argv = Runsc(settings.runsc, settings.state).version()
     try:
         said = await process.run(argv, timeout_s=_VERSION_TIMEOUT_S)
     except process.CommandError as exc:
-        return None, ProbeCheck("runsc", False, str(exc), _INSTALL)
-    found = version.parse(said.stdout.decode("utf-8", "replace"))
+        return None, ProbeCheck("runsc", False, str(exc), program.INSTALL)
+    found = release.parse(said.stdout.decode("utf-8", "replace"))
     if found is None:
         detail = f"{settings.runsc} does not say which release it is"
-        return None, ProbeCheck("runsc", False, detail, _INSTALL)
+        return None, ProbeCheck("runsc", False, detail, program.INSTALL)
     if not found.is_supported:
-        detail = f"runsc {found} is too old; {version.MINIMUM} or later is needed"
-        return None, ProbeCheck("runsc", False, detail, _INSTALL)
+        detail = f"runsc {found} is too old; {release.MINIMUM} or later is needed"
+        return None, ProbeCheck("runsc", False, detail, program.INSTALL)
     return found, ProbeCheck("runsc", True, f"{settings.runsc} is release {found}")
 
 
@@ -109,16 +110,21 @@ def _check_groups() -> tuple[Hierarchy | None, ProbeCheck]:
     return hierarchy, ProbeCheck(name, True, f"{kind}, with memory, cpu and pids limits")
 
 
-def _check_socket(found: Version) -> ProbeCheck:
-    if found.has_tested_socket:
-        return ProbeCheck("runsc control socket", True, "tested for this release", required=False)
-    return ProbeCheck(
-        "runsc control socket",
-        False,
-        f"not tested for {found}: orders go over the command line, about 20 ms slower each",
-        _INSTALL,
-        required=False,
-    )
+def _check_release(found: Release, today: date) -> ProbeCheck:
+    """Says which release it is, how old, and what a newer one would give."""
+    name, age = "release", f"{found}, {_months(found, today)} months old"
+    if not found.is_known:
+        detail = f"{age}; not tested with this version of Mitos: a server tries it out first"
+        return ProbeCheck(name, False, detail, program.INSTALL, required=False)
+    if found.traits.loses:
+        detail = f"{age}; with the engine that comes with Mitos, {found.traits.loses}"
+        return ProbeCheck(name, False, detail, "Unset MITOS_RUNSC.", required=False)
+    return ProbeCheck(name, True, f"{age}, the newest that Mitos was tested with", required=False)
+
+
+def _months(found: Release, today: date) -> int:
+    days = (today - date.fromisoformat(str(found.date))).days
+    return max(0, round(days / _DAYS_A_MONTH))
 
 
 async def _check_sandbox(settings: GvisorSettings, hierarchy: Hierarchy) -> ProbeCheck:
@@ -141,7 +147,7 @@ async def _check_sandbox(settings: GvisorSettings, hierarchy: Hierarchy) -> Prob
         try:
             await finish(_make_and_remove(spec, place))
         except EngineError as exc:
-            return ProbeCheck(name, False, str(exc), _INSTALL)
+            return ProbeCheck(name, False, str(exc), program.INSTALL)
         finally:
             with contextlib.suppress(OSError):
                 hierarchy.remove(place.group)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Runsc"]
+from mitos.host.rootfs import RootKind
+
+__all__ = ["Runsc", "options_for"]
 
 # Options that every sandbox has, each for a reason:
 #   platform     systrap needs no virtualisation; kvm may be there and still hang
@@ -18,6 +21,15 @@ _OPTIONS = (
     "--network=none",
     "--cpu-num-from-quota=true",
 )
+
+
+def options_for(root: RootKind) -> tuple[str, ...]:
+    """The options that depend on how a sandbox's root filesystem lies on disk.
+
+    An image is mapped and never opened again, so its sandbox may not make system calls on the
+    host's files at all, and its system call filter, which every restore builds anew, is smaller.
+    """
+    return ("--directfs=false",) if root is RootKind.EROFS_IMAGE else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +48,39 @@ class Runsc:
         """Prints the version."""
         return [str(self.binary), "--version"]
 
-    def create(self, sandbox_id: str, bundle: Path) -> list[str]:
-        """Makes a sandbox whose kernel waits: for `start`, or for `restore`."""
-        return self._command("create", f"--bundle={bundle}", sandbox_id)
+    def create(self, sandbox_id: str, options: Sequence[str], *, bundle: Path) -> list[str]:
+        """Makes a sandbox whose kernel waits: for `start`, or for `restore`.
 
-    def start(self, sandbox_id: str) -> list[str]:
+        Args:
+            sandbox_id: its id.
+            options: of this sandbox alone, from `options_for`; the same for all its commands.
+            bundle: the folder with its configuration.
+        """
+        return self._command("create", options, f"--bundle={bundle}", sandbox_id)
+
+    def start(self, sandbox_id: str, options: Sequence[str]) -> list[str]:
         """Starts PID 1."""
-        return self._command("start", sandbox_id)
+        return self._command("start", options, sandbox_id)
 
-    def checkpoint(self, sandbox_id: str, image: Path) -> list[str]:
+    def checkpoint(self, sandbox_id: str, options: Sequence[str], *, image: Path) -> list[str]:
         """Writes a snapshot into a folder; the sandbox goes on."""
-        options = ("--leave-running", "--compression=none", f"--image-path={image}")
-        return self._command("checkpoint", *options, sandbox_id)
+        arguments = ("--leave-running", "--compression=none", f"--image-path={image}")
+        return self._command("checkpoint", options, *arguments, sandbox_id)
 
-    def restore(self, sandbox_id: str, *, bundle: Path, image: Path) -> list[str]:
+    def restore(
+        self, sandbox_id: str, options: Sequence[str], *, bundle: Path, image: Path
+    ) -> list[str]:
         """Fills a created sandbox from a snapshot."""
-        options = ("--detach", f"--bundle={bundle}", f"--image-path={image}")
-        return self._command("restore", *options, sandbox_id)
+        arguments = ("--detach", f"--bundle={bundle}", f"--image-path={image}")
+        return self._command("restore", options, *arguments, sandbox_id)
 
-    def pause(self, sandbox_id: str) -> list[str]:
+    def pause(self, sandbox_id: str, options: Sequence[str]) -> list[str]:
         """Stops every process."""
-        return self._command("pause", sandbox_id)
+        return self._command("pause", options, sandbox_id)
 
-    def resume(self, sandbox_id: str) -> list[str]:
+    def resume(self, sandbox_id: str, options: Sequence[str]) -> list[str]:
         """Lets them go on."""
-        return self._command("resume", sandbox_id)
+        return self._command("resume", options, sandbox_id)
 
-    def _command(self, name: str, *arguments: str) -> list[str]:
-        return [str(self.binary), f"--root={self.root}", *_OPTIONS, name, *arguments]
+    def _command(self, name: str, options: Sequence[str], *arguments: str) -> list[str]:
+        return [str(self.binary), f"--root={self.root}", *_OPTIONS, *options, name, *arguments]

@@ -1,13 +1,13 @@
 """One sandbox on the host, from birth to removal: processes, pipes, folder, control group.
 
-`runsc create` leaves two processes to init: the sandbox, which is the guest's kernel, and the
-gofer, which hands it the root file system. We follow both by pidfd. The end of either is the end of
-the machine: without its gofer a sandbox hangs at the next file it opens. Everything a sandbox has
-on the host is named by its id, so `purge` can remove it without knowing anything else, also after a
-crash:
+`runsc create` leaves to init the sandbox, which is the guest's kernel, and where the root is a
+folder also the gofer, which hands it that folder's files. We follow both by pidfd. The end of
+either is the end of the machine: without its gofer a sandbox hangs at the next file it opens. An
+image as root needs no gofer: the sandbox maps it. Everything a sandbox has on the host is named by
+its id, so `purge` can remove it without knowing anything else, also after a crash:
 
     <state>/runsc/<id>_sandbox:<id>.{state,lock}, runsc-<id>.sock    the runtime's own
-    <state>/machines/<id>/{config.json, in, out}                     ours
+    <state>/machines/<id>/{config.json, in, out, root}               ours
     control group <parent>/<id>
 """
 
@@ -27,10 +27,10 @@ from typing import Any, TypeVar
 from mitos.engine.base import EngineError, EngineFault, MachineEnd, MachineSpec, Usage
 from mitos.engine.gvisor import bundle
 from mitos.engine.gvisor.control import Target, is_exit
-from mitos.engine.gvisor.runsc import Runsc
+from mitos.engine.gvisor.runsc import Runsc, options_for
 from mitos.engine.gvisor.settings import GvisorSettings
 from mitos.host import cgroup, process
-from mitos.host.cgroup import Hierarchy
+from mitos.host.cgroup import Hierarchy, Memory
 from mitos.host.control_socket import ControlSocket
 from mitos.host.pidfd import ProcessWatch
 from mitos.host.pipe import PipeStream, make_pipe
@@ -98,7 +98,7 @@ class Sandbox:
         place: Place,
         *,
         kernel: ProcessWatch,
-        gofer: ProcessWatch,
+        gofer: ProcessWatch | None,
         socket: Path,
         link: PipeStream,
     ) -> None:
@@ -110,11 +110,14 @@ class Sandbox:
         self._place = place
         self._kernel = kernel
         self._gofer = gofer
-        self._exit_reply: ControlSocket | None = None
+        self._exit_watch: ControlSocket | None = None
+        self._exit_reply = b""
+        self._exit_reading: asyncio.Task[None] | None = None
         self._removal: asyncio.Task[None] | None = None
         self._end: asyncio.Future[MachineEnd] = asyncio.get_running_loop().create_future()
         kernel.on_end(self._on_kernel_end)
-        gofer.on_end(self._on_gofer_end)
+        if gofer is not None:
+            gofer.on_end(self._on_gofer_end)
 
     @classmethod
     async def create(cls, sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox:
@@ -137,12 +140,14 @@ class Sandbox:
 
     @classmethod
     async def _create(cls, sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox:
-        for needed in (spec.rootfs.path, spec.guest):
-            if not needed.is_dir():
-                raise NotADirectoryError(f"{needed} is not a folder")
+        if not spec.rootfs.exists():
+            raise FileNotFoundError(f"{spec.rootfs.path} is not a {spec.rootfs.kind.value}")
+        if not spec.guest.is_dir():
+            raise NotADirectoryError(f"{spec.guest} is not a folder")
         folder = place.folder(sandbox_id)
-        folder.mkdir(mode=0o700)
-        config = bundle.configure(spec, cgroup=place.cgroup(sandbox_id))
+        empty = folder / "root"
+        empty.mkdir(mode=0o700, parents=True)
+        config = bundle.configure(spec, cgroup=place.cgroup(sandbox_id), empty=empty)
         (folder / "config.json").write_text(json.dumps(config))
         with contextlib.ExitStack() as stack:
             # Both pipes are held open at both ends until the sandbox holds them.
@@ -151,7 +156,7 @@ class Sandbox:
             guest_out = make_pipe(folder / "out")
             stack.callback(os.close, guest_out)
             await process.run(
-                place.runsc.create(sandbox_id, folder),
+                place.runsc.create(sandbox_id, options_for(spec.rootfs.kind), bundle=folder),
                 timeout_s=place.settings.create_timeout_s,
                 stdin=guest_in,
                 stdout=guest_out,
@@ -163,7 +168,7 @@ class Sandbox:
             argument = f"--bundle={folder}"
             kernel = ProcessWatch.open(kernel_pid, argument=argument)
             undo.callback(kernel.close)
-            gofer = ProcessWatch.open(gofer_pid, argument=argument)
+            gofer = ProcessWatch.open(gofer_pid, argument=argument) if gofer_pid else None
             undo.pop_all()
         return cls(sandbox_id, spec, place, kernel=kernel, gofer=gofer, socket=socket, link=link)
 
@@ -172,9 +177,11 @@ class Sandbox:
         """True until its kernel has ended or its removal has begun."""
         return self._removal is None and not self._end.done()
 
-    def expect_exit(self, reply: ControlSocket | None) -> None:
+    def expect_exit(self, watch: ControlSocket | None) -> None:
         """Takes over the connection on which the end of PID 1 is told."""
-        self._exit_reply = reply
+        if watch is not None:
+            self._exit_watch = watch
+            self._exit_reading = asyncio.ensure_future(self._read_exit(watch))
 
     async def wait_end(self) -> MachineEnd:
         """Waits for its end. Any number of callers."""
@@ -195,8 +202,19 @@ class Sandbox:
         except OSError as exc:
             raise EngineError(f"sandbox {self.id} is gone: {exc}") from exc
 
+    def memory(self) -> Memory:
+        """What of its memory is what.
+
+        Raises:
+            EngineError: it is gone.
+        """
+        try:
+            return self._place.hierarchy.memory(self._place.cgroup(self.id))
+        except OSError as exc:
+            raise EngineError(f"sandbox {self.id} is gone: {exc}") from exc
+
     def stop_kernel(self) -> None:
-        """Takes its kernel off the CPU, where even an idle one costs about 2 % of one CPU."""
+        """Takes its kernel off the CPU, of which one of an old release uses some when idle."""
         self._kernel.hold()
 
     def continue_kernel(self) -> None:
@@ -215,22 +233,31 @@ class Sandbox:
             self._removal = asyncio.ensure_future(self._remove())
         await asyncio.shield(self._removal)
 
+    async def _read_exit(self, watch: ControlSocket) -> None:
+        # Until we hang up, the kernel stays for a while, in case we had more to ask.
+        with contextlib.suppress(OSError):
+            self._exit_reply = await watch.receive()
+        watch.close()
+
     async def _remove(self) -> None:
-        self._kernel.kill()
-        self._gofer.kill()
+        processes = [item for item in (self._kernel, self._gofer) if item is not None]
+        for process_watch in processes:
+            process_watch.kill()
         self.link.close_now()
-        if self._exit_reply is not None:
-            self._exit_reply.close()
+        if self._exit_reading is not None and self._exit_watch is not None:
+            self._exit_reading.cancel()
+            await asyncio.gather(self._exit_reading, return_exceptions=True)
+            self._exit_watch.close()
         try:
             async with asyncio.timeout(_REMOVE_TIMEOUT_S):
-                await self._kernel.wait()
-                await self._gofer.wait()
+                for process_watch in processes:
+                    await process_watch.wait()
         except TimeoutError:
             raise EngineError(
                 f"sandbox {self.id} did not end when killed", fault=EngineFault.TIMED_OUT
             ) from None
-        self._kernel.close()
-        self._gofer.close()
+        for process_watch in processes:
+            process_watch.close()
         await _remove_traces(self.id, self._place)
         _unlink(self.target.socket)
 
@@ -248,9 +275,9 @@ class Sandbox:
         with contextlib.suppress(OSError):
             if self._place.hierarchy.oom_kills(self._place.cgroup(self.id)) > 0:
                 return MachineEnd.OUT_OF_MEMORY
-        if self._exit_reply is not None and is_exit(self._exit_reply.receive_now()):
-            return MachineEnd.EXITED
-        return MachineEnd.LOST
+        if not self._exit_reply and self._exit_watch is not None:
+            self._exit_reply = self._exit_watch.receive_now()
+        return MachineEnd.EXITED if is_exit(self._exit_reply) else MachineEnd.LOST
 
 
 async def purge(sandbox_id: str, place: Place) -> None:
@@ -302,7 +329,7 @@ def _state_files(sandbox_id: str) -> tuple[str, str]:
 
 
 def _read_state(root: Path, sandbox_id: str) -> tuple[int, int, Path]:
-    """Reads the ids of the kernel and the gofer, and the control socket's path.
+    """Reads the ids of the kernel and the gofer (0: there is none), and the socket's path.
 
     Raises:
         OSError: there is no state.
@@ -324,6 +351,7 @@ def _target(sandbox_id: str, spec: MachineSpec, place: Place, socket: Path) -> T
         bundle=place.folder(sandbox_id),
         socket=socket,
         timeout_s=place.settings.order_timeout_s + moving_s,
+        options=options_for(spec.rootfs.kind),
     )
 
 
