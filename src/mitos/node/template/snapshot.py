@@ -19,8 +19,8 @@ from mitos.agent.client import AgentClient
 from mitos.agent.link import Link
 from mitos.agent.stream import LinkLostError
 from mitos.engine.base import Engine, EngineError, Machine, MachineSpec, Resources, Snapshot
-from mitos.host.rootfs import RootFilesystem
-from mitos.images import guest
+from mitos.host.rootfs import RootKind
+from mitos.images import erofs, guest
 from mitos.images.image import Image
 from mitos.images.store import BuiltImage, ImageBuildError, ImageStore
 from mitos.node.end import EndReason, reason_of, text_of
@@ -79,24 +79,29 @@ class SnapshotStore:
         """
         built = await self._built(recipe.base, progress)
         layer = layer_key(built.key, recipe.steps)
-        snapshot = await self._place(built.rootfs, layer, resources, recipe.warm_up)
+        snapshot = await self._place(built, layer, resources, recipe.warm_up)
         async with self._locks.setdefault(snapshot.directory.name, asyncio.Lock()):
-            if not snapshot.directory.is_dir():
-                await self._build(recipe, snapshot, progress)
+            if not _is_whole(snapshot):
+                await self._build(recipe, built, snapshot, progress)
         return TemplateSnapshot(snapshot, built)
 
     async def find(self, row: TemplateRow) -> Snapshot | None:
         """The snapshot of an earlier server's template, if this engine and agent can use it."""
         layer = layer_key(row.rootfs_key, row.steps)
-        snapshot = await self._place(row.rootfs, layer, row.resources, row.warm_up)
-        return snapshot if snapshot.directory.is_dir() and row.rootfs.exists() else None
+        built = BuiltImage(row.rootfs, row.rootfs_key)
+        snapshot = await self._place(built, layer, row.resources, row.warm_up)
+        return snapshot if _is_whole(snapshot) and row.rootfs.exists() else None
 
     async def _place(
-        self, rootfs: RootFilesystem, layer: str, resources: Resources, wanted: WarmUp
+        self, built: BuiltImage, layer: str, resources: Resources, wanted: WarmUp
     ) -> Snapshot:
+        """Where the snapshot is, or would be, and of which spec."""
         if self._guest is None:
             home = self._settings.home / "guest"
             self._guest = await asyncio.to_thread(guest.materialize, home)
+        rootfs = built.rootfs
+        if self._engine.facts.root_kinds[0] is RootKind.EROFS_IMAGE and erofs.is_available():
+            rootfs = self._images.sealed(built, self._guest)
         spec = MachineSpec(rootfs=rootfs, guest=self._guest, resources=resources)
         key = snapshot_key(layer, spec, wanted, self._engine.snapshot_format)
         return Snapshot(self._directory / key, spec)
@@ -107,8 +112,12 @@ class SnapshotStore:
         except ImageBuildError as exc:
             raise build_failed(image.name, "rootfs", str(exc)) from exc
 
-    async def _build(self, recipe: Recipe, wanted: Snapshot, progress: Progress) -> None:
+    async def _build(
+        self, recipe: Recipe, built: BuiltImage, wanted: Snapshot, progress: Progress
+    ) -> None:
         name = recipe.base.name
+        await self._seal(built, wanted.spec, lambda step: progress(f"{name}: {step}"), name)
+        await asyncio.to_thread(shutil.rmtree, wanted.directory, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix="building-", dir=self._directory))
         try:
             made = await self._make(recipe, wanted.spec, work / "snapshot", progress)
@@ -121,6 +130,16 @@ class SnapshotStore:
             raise build_failed(name, "boot", reason) from exc
         finally:
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+
+    async def _seal(
+        self, built: BuiltImage, spec: MachineSpec, progress: Progress, name: str
+    ) -> None:
+        if spec.rootfs.kind is RootKind.FOLDER:
+            return
+        try:
+            await self._images.seal(built, spec.guest, progress)
+        except ImageBuildError as exc:
+            raise build_failed(name, "rootfs", str(exc)) from exc
 
     async def _make(
         self, recipe: Recipe, spec: MachineSpec, directory: Path, progress: Progress
@@ -140,6 +159,10 @@ class SnapshotStore:
             async with link.frozen(self._settings.freeze_deadline_s):
                 return await self._engine.checkpoint(machine, directory)
         raise AssertionError("unreachable")
+
+
+def _is_whole(snapshot: Snapshot) -> bool:
+    return snapshot.directory.is_dir() and snapshot.spec.rootfs.exists()
 
 
 async def _explain_loss(machine: Machine) -> ApiError:
