@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 
+from mitos.cli.setup import set_up
 from mitos.engine import select
 from mitos.engine.facts import Isolation
 from mitos.engine.kind import EngineSettings
@@ -39,6 +40,7 @@ class Options:
     home: Path
     scratch: Path
     engine: str
+    sets_up: bool
     api_key: str | None = field(repr=False)
     preview_origin: str | None
     idle_timeout_s: int
@@ -70,6 +72,8 @@ async def run(options: Options) -> None:
             remediation="Stop what listens there, or choose another address with --addr.",
         ) from exc
     with contextlib.closing(listener):
+        if options.sets_up and select.find(options.engine).facts.isolation is not Isolation.NONE:
+            await set_up(say)
         node = await _node(options).start()
         try:
             templates = node.tenant(LOCAL).templates

@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import importlib.util
 import platform
-import shutil
 import socket
 import sys
 import tempfile
@@ -21,8 +20,9 @@ from mitos.engine.base import Probe, ProbeCheck
 from mitos.engine.facts import Facts, Isolation
 from mitos.engine.kind import EngineSettings
 from mitos.host import disk
-from mitos.images import guest
+from mitos.images import guest, tools
 from mitos.images.store import ImageBuildError, ImageStore
+from mitos.images.tools import Tool
 from mitos.node.template.catalog import CONFIGURATION_NAME, RecipeCatalog, RecipeNotFoundError
 
 __all__ = ["Check", "Status", "examine"]
@@ -82,7 +82,7 @@ async def examine(home: Path, *, port: int) -> list[Check]:
         _check_kvm(engine.facts),
         check_disk(disk.free_bytes(_existing(home)), home),
         check_memory(Path("/proc/meminfo").read_text()),
-        _check_mmdebstrap(),
+        *map(check_tool, tools.TOOLS),
         await check_templates(home),
         check_port(port),
     ]
@@ -139,6 +139,15 @@ def check_port(port: int) -> Check:
         return Check(name, Status.WARN, f"cannot listen on 127.0.0.1: {exc}", remediation)
 
 
+def check_tool(tool: Tool) -> Check:
+    """Whether the system has a program that images are made with."""
+    name, found = Path(tool.name).name, tool.find()
+    if found:
+        return Check(name, Status.PASS, found)
+    remediation = f"Run: {tools.install_command([tool])}"
+    return Check(name, Status.WARN, f"missing: {tool.without}", remediation)
+
+
 def _engine_check(engine: str, check: ProbeCheck) -> Check:
     status = Status.PASS
     if not check.passed:
@@ -176,14 +185,6 @@ def _check_kvm(facts: Facts) -> Check:
     if facts.isolation is not Isolation.VIRTUAL_MACHINE:
         detail += f"; the {facts.title} engine does not need it"
     return Check("/dev/kvm", Status.PASS, detail)
-
-
-def _check_mmdebstrap() -> Check:
-    found = shutil.which("mmdebstrap")
-    if found:
-        return Check("mmdebstrap", Status.PASS, found)
-    detail = "missing: templates cannot be built from Debian packages"
-    return Check("mmdebstrap", Status.WARN, detail, "Run: apt-get install -y mmdebstrap")
 
 
 def _is_installed(module: str) -> bool:

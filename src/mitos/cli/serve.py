@@ -93,6 +93,13 @@ _MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108  snapshots of live forks: memory
     type=click.Path(path_type=Path),
     help="Folder for snapshots of live forks; emptied at start.  [default: in /dev/shm]",
 )
+@click.option(
+    "--setup/--no-setup",
+    default=True,
+    show_default=True,
+    help="Install the system's packages that build templates, where they are missing (Debian,"
+    " Ubuntu; as root).",
+)
 def serve(
     addr: str,
     home: Path | None,
@@ -108,6 +115,7 @@ def serve(
     scratch: Path | None,
     *,
     allow_unauthenticated: bool,
+    setup: bool,
 ) -> None:
     """Run sandboxes on this machine and serve them over HTTP.
 
@@ -127,6 +135,7 @@ def serve(
         home=home,
         scratch=(scratch or _default_scratch(home)).absolute(),
         engine=engine,
+        sets_up=setup,
         api_key=api_key,
         preview_origin=_origin(preview_origin),
         idle_timeout_s=idle_timeout,

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from mitos.cli import settings
 from mitos.cli.progress import Steps
+from mitos.cli.setup import set_up
 from mitos.images import tree
 from mitos.images.image import Image
 from mitos.images.store import ImageBuildError, ImageStore
@@ -92,6 +93,7 @@ async def _build(home: Path, names: tuple[str, ...], *, fresh: bool) -> None:
     catalog, store = _catalog(home), ImageStore(home)
     images = [_find(catalog, name) for name in names]
     make = store.rebuild if fresh else store.ensure
+    await set_up(lambda line: click.echo(line, err=True))
     for image in images:
         try:
             with Steps() as steps:
