@@ -26,7 +26,8 @@ class AsyncPtyHandle(AsyncTerminal):
             code, or -1. Only `connect` itself raises.
 
     Example:
-        >>> terminal = await sb.pty(print)
+        >>> screen = []
+        >>> terminal = await sb.pty(screen.append)
         >>> await terminal.send_input(b"exit 3\n")
         >>> await terminal.wait()
         3
@@ -54,7 +55,8 @@ class AsyncPtyHandle(AsyncTerminal):
             AgentRunError: the server refused, or could not be reached.
 
         Example:
-            >>> terminal = await AsyncPtyHandle.connect(sb.pty_url(), None, print)
+            >>> screen = []
+            >>> terminal = await AsyncPtyHandle.connect(sb.pty_url(), None, screen.append)
         """
         socket, session = await open_terminal(url, checked_key(token), on_data, cols, rows)
         handle = cls(socket.connection, on_data)

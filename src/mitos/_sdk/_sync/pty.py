@@ -70,7 +70,8 @@ class PtyHandle(Terminal):
         """The same as the constructor, named as in the asynchronous form.
 
         Example:
-            >>> terminal = PtyHandle.connect(sb.pty_url(), None, print)
+            >>> screen = []
+            >>> terminal = PtyHandle.connect(sb.pty_url(), None, screen.append)
             >>> terminal.kill()
         """
         return cls(url, token, on_data, cols, rows)
