@@ -26,7 +26,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from operations import STREAMS, Timings, measure_fork, measure_life, measure_streams
+from operations import (
+    STREAMS,
+    Timings,
+    measure_fork,
+    measure_life,
+    measure_many_files,
+    measure_streams,
+    measure_walk,
+)
 
 import mitos
 from server import machine, own_server, settle
@@ -86,6 +94,8 @@ WORK: dict[str, Work] = {
     "calls": calls,
     "files": files,
     "streams": streams,
+    "many files": measure_many_files,
+    "walk": measure_walk,
 }
 """What a pair consists of. Both versions do one before either does the next."""
 

@@ -64,6 +64,72 @@ def first_exec(sandbox: mitos.DirectSandbox) -> None:
     assert sandbox.exec("echo hello").stdout == "hello\n"
 
 
+MANY_FILES = 20_000
+WALKED_FILES = 10_000
+
+_MAKE_FILES = f"""
+import os
+for folder in range(20):
+    os.makedirs(f"/workspace/{{folder}}")
+    for file in range({MANY_FILES} // 20):
+        with open(f"/workspace/{{folder}}/{{file}}", "w") as stream:
+            stream.write("x" * 500)
+"""
+
+# The longest time in which a loop that sleeps for a millisecond did not get round.
+_STAND_STILL = """
+import pathlib, time
+worst, last = 0, time.monotonic()
+while not pathlib.Path("/tmp/enough").exists():
+    time.sleep(0.001)
+    worst, last = max(worst, time.monotonic() - last), time.monotonic()
+print(worst)
+"""
+
+_WALK = f"""
+import itertools, os, time
+def files(folder):
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from files(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                yield entry.path
+paths = list(itertools.islice(files("/usr"), {WALKED_FILES}))  # by their names alone
+began = time.monotonic()
+for path in paths:
+    os.close(os.open(path, os.O_RDONLY))
+    os.stat(path)
+print((time.monotonic() - began) / len(paths))
+"""
+
+
+def measure_many_files(timings: Timings, url: str) -> None:
+    """A fork of a sandbox that has made 20,000 small files, and how long its source stood still."""
+    with mitos.create("python", base_url=url, api_key="") as sandbox:
+        assert sandbox.exec(f"python3 -c '{_MAKE_FILES}'", timeout=300).exit_code == 0
+        with ThreadPoolExecutor(1) as pool:
+            watching = pool.submit(sandbox.exec, f"python3 -c '{_STAND_STILL}'", timeout=120)
+            time.sleep(1)
+            with timings.measure(f"fork(1) with {MANY_FILES:,} small files"):
+                (child,) = sandbox.fork(1)
+                first_exec(child)
+            child.terminate()
+            sandbox.files.write("/tmp/enough", b"")
+            still_s = float(watching.result().stdout)
+    timings.samples_ms["its source stands still"].append(still_s * 1000)
+
+
+def measure_walk(timings: Timings, url: str) -> None:
+    """Opens and stats files of the root filesystem, in a fresh sandbox."""
+    with mitos.create("python", base_url=url, api_key="") as sandbox:
+        ended = sandbox.exec(f"python3 -c '{_WALK}'", timeout=120)
+        assert ended.exit_code == 0, ended.stderr
+    timings.samples_ms["open and stat a file of the root, x 1,000"].append(
+        float(ended.stdout) * 1_000_000
+    )
+
+
 def measure_streams(timings: Timings, url: str, rounds: int) -> float:
     """Fifty commands at once, each with a megabyte of output; returns the seconds of all."""
     sandboxes = [
