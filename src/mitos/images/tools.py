@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from mitos.host import process
+from mitos.host import apt, process
 from mitos.images import erofs
 
 __all__ = ["TOOLS", "Tool", "can_install", "install", "install_command", "missing"]
@@ -39,7 +39,7 @@ class Tool:
 TOOLS = (
     Tool("mmdebstrap", "mmdebstrap", "templates cannot be built from Debian packages"),
     Tool(
-        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        str(apt.KEYRING),
         "debian-archive-keyring",
         "templates cannot be built from Debian packages",
     ),

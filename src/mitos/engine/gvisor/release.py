@@ -7,7 +7,7 @@ Three kinds of binary are told apart by what `--version` prints:
     0.0~20240729.0          Debian's package
 
 The control socket is private to a release. For those in the table the engine contract has passed
-over it. Another release is tried by a self-test before it is used (`selftest`).
+over it. Another release is tried out before it is used (`node/trial.py`).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Release:
 
     @property
     def is_known(self) -> bool:
-        """True when it is in the table; others have to pass the self-test."""
+        """True when it is in the table; others have to pass the trial."""
         return str(self) in _KNOWN
 
     @property
