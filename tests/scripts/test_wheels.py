@@ -45,7 +45,7 @@ wait $server
 WITHOUT_ENGINE = """
 python3 -m venv /root/bare
 /root/bare/bin/pip install --quiet --no-index --find-links /root/wheels mitos-run click rich \
-  connectrpc protobuf-py starlette hypercorn prometheus-client
+  connectrpc protobuf-py starlette uvicorn h2 wsproto prometheus-client
 /root/bare/bin/mitos serve --no-setup --addr 127.0.0.1:0
 """
 

@@ -311,7 +311,7 @@ FOREIGN = {
     "e2b",
     "daytona",
     "starlette",
-    "hypercorn",
+    "uvicorn",
     "connectrpc",
     "protobuf",
 }

@@ -29,7 +29,8 @@ from mitos.node.principal import LOCAL
 from mitos.node.settings import NodeSettings
 from mitos.node.template.catalog import CONFIGURATION_NAME
 from mitos.node.tenant import Tenant
-from mitos.server import app, http
+from mitos.server import app
+from mitos.server.http import server as http
 from mitos.server.settings import ServerSettings
 from tests.integration.leftovers import Leftovers
 from tests.machine import borrow_cache, why_no_real_sandboxes
@@ -185,7 +186,11 @@ def _serving(
         started.set_result(Server(url, port, node, loop, stop, thread, own.api_key))
         try:
             await http.run(
-                wrap(app.build(node, own)), listener, stop=stop.wait, end_requests=node.close
+                wrap(app.build(node, own)),
+                listener,
+                max_connections=own.max_connections,
+                stop=stop.wait,
+                end_requests=node.close,
             )
         finally:
             listener.close()

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import websocket
 
+from mitos.server.http import connection as http_connection
+from mitos.server.http import http1
 from mitos.server.settings import ServerSettings
 from tests.server import calling
 from tests.server.calling import SERVICE, envelope, raw_exec
@@ -104,7 +106,7 @@ def test_a_refusal_waits_for_a_short_body_and_keeps_the_connection(tmp_path: Pat
 
 
 @pytest.mark.parametrize("sent", [b"", b"{"], ids=["nothing", "a part"])
-def test_an_answer_before_the_body_says_that_the_connection_ends(
+def test_a_connection_ends_when_the_rest_of_a_body_does_not_come(
     server: Server, sent: bytes
 ) -> None:
     head = b"POST /v1/nothing-here HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
@@ -114,7 +116,54 @@ def test_an_answer_before_the_body_says_that_the_connection_ends(
             received += piece
 
     assert received.startswith(b"HTTP/1.1 404 ")
-    assert b"connection: close" in received.lower()
+
+
+def test_the_rest_of_a_body_that_comes_after_the_answer_is_dropped(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.putrequest("POST", "/v1/nothing-here")
+        connection.putheader("Content-Length", "100000")
+        connection.endheaders()
+        refusal = connection.getresponse()
+        refusal.read()
+        first = connection.sock
+        connection.send(b"x" * 100_000)
+        connection.request("GET", "/v1/health")
+        answer = connection.getresponse()
+
+        assert (refusal.status, answer.status) == (404, 200)
+        assert first is connection.sock
+
+
+def test_a_head_that_does_not_come_ends_its_connection(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_connection, "HEAD_DEADLINE_S", 0.3)
+    monkeypatch.setattr(http1, "HEAD_DEADLINE_S", 0.3)
+    for sent in (b"", b"GET /v1/hea", b"PRI * HTTP/2"):
+        with raw(server, sent) as connection:
+            assert connection.recv(1000) == b""
+
+
+def test_when_all_connections_are_taken_the_longest_idle_gives_way(tmp_path: Path) -> None:
+    with serving_fake(tmp_path / "own", settings=ServerSettings(max_connections=3)) as own:
+        sandbox = own.create()
+        with raw(own, raw_exec(sandbox, "sleep 60")) as busy, raw(own) as idle, raw(own):
+            until(lambda: open_streams(own, sandbox) == 1)
+            assert 200 == own.get("/v1/health").status_code
+            assert idle.recv(1000) == b""
+            assert 1 == open_streams(own, sandbox)
+            busy.close()
+
+
+def test_when_all_connections_are_busy_a_client_is_told_to_come_again(tmp_path: Path) -> None:
+    with serving_fake(tmp_path / "own", settings=ServerSettings(max_connections=1)) as own:
+        sandbox = own.create()
+        with raw(own, raw_exec(sandbox, "sleep 60")):
+            until(lambda: open_streams(own, sandbox) == 1)
+            answer = own.get("/v1/health")
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
 # Stopping

@@ -24,8 +24,10 @@ from mitos.engine.kind import EngineSettings
 from mitos.node.node import Node, RunningNode
 from mitos.node.principal import LOCAL
 from mitos.node.settings import NodeSettings
-from mitos.server import app, http
+from mitos.server import app
+from mitos.server.http import server as http
 from mitos.server.settings import PreviewSettings, ServerSettings
+from mitos.server.watchdog import watch_loop
 from mitos.wire.errors import ApiError
 
 __all__ = ["Options", "is_loopback", "run", "say"]
@@ -71,7 +73,7 @@ async def run(options: Options) -> None:
             cause=str(exc),
             remediation="Stop what listens there, or choose another address with --addr.",
         ) from exc
-    with contextlib.closing(listener):
+    with contextlib.closing(listener), watch_loop():
         if options.sets_up and select.find(options.engine).facts.isolation is not Isolation.NONE:
             await set_up(say)
         node = await _node(options).start()
@@ -132,7 +134,11 @@ async def _serve_until_told(node: RunningNode, listener: socket.socket, options:
         await node.close()
 
     await http.run(
-        app.build(node, server_settings), listener, stop=stop.wait, end_requests=end_requests
+        app.build(node, server_settings),
+        listener,
+        max_connections=server_settings.max_connections,
+        stop=stop.wait,
+        end_requests=end_requests,
     )
 
 

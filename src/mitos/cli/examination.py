@@ -36,7 +36,7 @@ _DISK_WANTED_BYTES = 5 * _GIB
 _MEMORY_NEEDED_BYTES = 768 * _MIB
 _MEMORY_WANTED_BYTES = 3 * _GIB
 
-_SERVER_MODULES = ("connectrpc", "protobuf", "starlette", "hypercorn")
+_SERVER_MODULES = ("connectrpc", "protobuf", "starlette", "uvicorn")
 _INSTALL = "Run: scripts/install"
 
 

@@ -3,7 +3,8 @@
 Each request passes these layers, then one of the fronts:
 
     journal      logs the request
-    keep_alive   says when the connection ends with it
+    watchdog     says where it waits, when it makes no progress
+    body         ends what stalls in its body
     gate         lets the caller in, or not
 
 A preview is recognised by its host, a runtime call by its path; Starlette routes the rest.
@@ -20,10 +21,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mitos.node.node import RunningNode
 from mitos.server import terminal
+from mitos.server.body import BodyDeadline
 from mitos.server.errors import envelope_response, internal_error
 from mitos.server.gate.layer import Gate
 from mitos.server.journal import Journal
-from mitos.server.keep_alive import KeepAlive
 from mitos.server.ports import expose
 from mitos.server.ports.preview import PreviewHosts
 from mitos.server.ports.proxy import PortProxy
@@ -32,6 +33,7 @@ from mitos.server.runtime import application
 from mitos.server.runtime.application import Runtime
 from mitos.server.settings import ServerSettings
 from mitos.server.tenant import Tenants
+from mitos.server.watchdog import RequestWatch
 from mitos.wire.errors import ApiError
 
 __all__ = ["build", "routes"]
@@ -50,7 +52,7 @@ def build(node: RunningNode, settings: ServerSettings) -> ASGIApp:
         is_sandbox=node.has_label,
         renders_refusal=application.is_call,
     )
-    return Journal(KeepAlive(gate))
+    return Journal(RequestWatch(BodyDeadline(gate)))
 
 
 def routes(

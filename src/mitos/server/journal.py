@@ -12,6 +12,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -21,9 +22,17 @@ from connectrpc.request import RequestContext
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mitos.wire.errors import ApiError
 from mitos.wire.ids import is_valid_id
 
-__all__ = ["Journal", "OutcomeInterceptor", "note_code", "note_operation", "note_sandbox"]
+__all__ = [
+    "Journal",
+    "OutcomeInterceptor",
+    "current_request",
+    "note_code",
+    "note_operation",
+    "note_sandbox",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -35,12 +44,23 @@ _UNKNOWN = "-"
 class _Entry:
     """What the code that serves a request learns about it."""
 
+    number: str
+    operation: str
     sandbox: str = _UNKNOWN
     code: str = _UNKNOWN
-    operation: str = ""
+
+    def name(self) -> str:
+        """The request, for the log."""
+        return f"request={self.number} op={self.operation} sandbox={self.sandbox}"
 
 
 _entry: contextvars.ContextVar[_Entry] = contextvars.ContextVar("mitos-request")
+
+
+def current_request() -> Callable[[], str]:
+    """Gives the name of the current request in the log, as far as it is known when asked."""
+    entry = _entry.get(None)
+    return entry.name if entry is not None else lambda: "a request"
 
 
 def note_sandbox(sandbox_id: str) -> None:
@@ -92,7 +112,7 @@ class Journal:
             await self._app(scope, receive, send)
             return
         number, started, status = secrets.token_hex(6), time.perf_counter(), 0
-        entry = _Entry(sandbox=_named_sandbox(scope))
+        entry = _Entry(number, _operation(scope["path"]), _named_sandbox(scope))
         _entry.set(entry)
 
         async def watch(message: Message) -> None:
@@ -106,12 +126,17 @@ class Journal:
 
         try:
             await self._app(scope, receive, watch)
+        except ApiError as exc:
+            note_code(exc.code)  # an answer had begun: that it breaks off is all a client can see
+        except Exception:  # noqa: BLE001  the connection ends; nobody else may
+            note_code("internal")
+            _log.exception("request=%s failed", number)
         finally:
             _log.info(
                 "request=%s method=%s op=%s sandbox=%s status=%d code=%s ms=%.1f",
                 number,
                 _plain(scope.get("method", "WEBSOCKET")),
-                entry.operation or _operation(scope["path"]),
+                entry.operation,
                 entry.sandbox,
                 status,
                 entry.code,

@@ -52,6 +52,9 @@ class ServerSettings:
     in JSON.
     """
 
+    max_connections: int = 4096
+    """Connections at the same time; at most half of the descriptors the process may open."""
+
     default_exec_timeout_s: int = 30
     default_code_timeout_s: int = 60
 

@@ -19,6 +19,9 @@ __all__ = ["Http"]
 
 FORK_TIMEOUT_S = 130.0
 CONNECT_TIMEOUT_S = 10.0
+WRITE_TIMEOUT_S = 60.0
+"""How long a server may take nothing of what is sent."""
+
 
 _BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 """How a connection breaks that was there; the server may or may not have seen the request."""
@@ -125,7 +128,7 @@ class Http:
             self.base_url + path,
             headers={**self._auth(), **headers},
             content=content,
-            timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S),
+            timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, write=WRITE_TIMEOUT_S),
         )
         with self.translated():
             return client.send(request, stream=True)

@@ -1,7 +1,8 @@
 """The gate as an ASGI layer: the one place that decides whether a request is served.
 
 A request to a preview host goes to the previews and never to the API; any other goes to the API and
-never to a preview. For the API the order is: is the host served, may the page call, is the route
+never to a preview. What is no request for either is refused first. For the API the order is: is the
+host served, may the page call, is the route
 open, does the credential hold.
 """
 
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mitos.node.principal import LOCAL
 from mitos.server import errors
-from mitos.server.gate import caller, host, origin
+from mitos.server.gate import caller, host, message, origin
 from mitos.server.gate.caller import Caller
 from mitos.server.gate.credential import check_key, query_token
 from mitos.server.gate.host import Authority, HostRule
@@ -86,6 +87,11 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._api(scope, receive, send)
+            return
+        try:
+            message.check(scope)
+        except ApiError as exc:
+            await errors.answer(scope, receive, send, exc)
             return
         request = _Request.of(scope)
         label = self._preview.label(request.host) if self._preview is not None else None

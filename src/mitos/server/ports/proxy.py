@@ -24,6 +24,7 @@ from mitos.agent.tunnel import Tunnel
 from mitos.server import errors
 from mitos.server.gate import caller
 from mitos.server.gate.preview import SESSION_COOKIE
+from mitos.server.journal import note_code
 from mitos.server.ports.target import Target
 from mitos.server.ports.websocket import carry_websocket
 from mitos.server.tenant import Tenants
@@ -38,6 +39,9 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_DEADLINE_S = 600.0
 """How long a port may think about a request before it sends the first byte of its answer."""
 
+_STATUSES = range(200, 600)
+"""Of an answer (RFC 9110, section 15)."""
+
 _HOP_BY_HOP = {
     *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization"),
     *(b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
@@ -51,10 +55,9 @@ _OF_OTHER_PROXIES = b"x-auth-request-"
 async def answered(
     scope: Scope, receive: Receive, send: Send, work: Callable[[Send], Awaitable[None]]
 ) -> None:
-    """Runs the work; an error of it is the answer, unless an answer has begun already.
+    """Runs the work; an error of it is the answer.
 
-    Raises:
-        ApiError: it has begun: nothing but the connection's end can tell the client.
+    Once an answer has begun, it breaks off: nothing else can tell the client.
     """
     has_begun = False
 
@@ -65,10 +68,12 @@ async def answered(
 
     try:
         await work(watch)
-    except ApiError as exc:
+    except Exception as exc:  # noqa: BLE001  whatever fails, the client is told
+        error = exc if isinstance(exc, ApiError) else errors.internal_error(exc)
         if has_begun:
-            raise
-        await errors.answer_page(scope, receive, send, exc)
+            note_code(error.code)
+        else:
+            await errors.answer_page(scope, receive, send, error)
 
 
 class PortProxy:
@@ -186,26 +191,29 @@ class _Request:
         try:
             async with asyncio.timeout(HEAD_DEADLINE_S):
                 head = await self._head()
+            await self._send(
+                {
+                    "type": "http.response.start",
+                    "status": head.status_code,
+                    "headers": list(_response_headers(head)),
+                }
+            )
+            async with aclosing(self._pieces()) as pieces:
+                async for piece in pieces:
+                    await self._send(
+                        {"type": "http.response.body", "body": piece, "more_body": True}
+                    )
         except TimeoutError:
             raise _bad_gateway("the port did not answer in time", status=504) from None
         except h11.RemoteProtocolError as exc:
             raise _bad_gateway("the port did not answer with HTTP", cause=str(exc)) from exc
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": head.status_code,
-                "headers": list(_response_headers(head)),
-            }
-        )
-        async with aclosing(self._pieces()) as pieces:
-            async for piece in pieces:
-                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         await self._send({"type": "http.response.body"})
 
     async def _head(self) -> h11.Response:
         while True:
             event = await self._event()
             if isinstance(event, h11.Response):
+                _check_head(event)
                 return event
             if isinstance(event, h11.ConnectionClosed):
                 raise h11.RemoteProtocolError("it closed the connection without an answer")
@@ -218,13 +226,25 @@ class _Request:
     async def _event(self) -> object:
         while (event := self._connection.next_event()) is h11.NEED_DATA:
             self._connection.receive_data(await self._tunnel.read())
+        if (
+            event is h11.PAUSED
+        ):  # it never comes by itself: whoever waits for the next waits for ever
+            raise h11.RemoteProtocolError("it left HTTP")
         return event
+
+
+def _check_head(head: h11.Response) -> None:
+    """Raises RemoteProtocolError for what h11 takes and a client of ours must not be sent."""
+    if head.status_code not in _STATUSES:
+        raise h11.RemoteProtocolError(f"the status {head.status_code} does not exist")
+    if {b"content-length", b"transfer-encoding"} <= {name for name, _ in head.headers}:
+        raise h11.RemoteProtocolError("it says the length of its body in two ways")
 
 
 def _request_headers(scope: Scope) -> Iterator[tuple[bytes, bytes]]:
     """What the port sees of the client's headers: no credential of ours, no claim of others."""
     headers = Headers(scope=scope)
-    public_host = headers.get("x-forwarded-host") or headers.get("host") or ""
+    public_host = headers.get("host", "")
     client = (scope.get("client") or ("unknown",))[0]
     came_through = headers.get("x-forwarded-for")
     yield b"Host", public_host.encode("latin-1")

@@ -33,6 +33,9 @@ CLOSE_GONE, CLOSE_PROTOCOL, CLOSE_TOO_BIG = 1001, 1002, 1009
 NO_STATUS = 1005
 """Stands for a close without a code; it is never sent."""
 
+_REFUSALS = range(300, 600)
+"""Statuses that say no; any other than these and 101 says nothing about a WebSocket."""
+
 _HANDSHAKE = {b"host", b"sec-websocket-key", b"sec-websocket-version"} | {
     b"sec-websocket-extensions",
     b"sec-websocket-protocol",
@@ -64,15 +67,10 @@ async def carry_websocket(
         async with asyncio.timeout(HANDSHAKE_DEADLINE_S):
             answer = await inner.shake_hands(request)
     except (TimeoutError, ProtocolError) as exc:
-        raise ApiError(
-            "internal",
-            "the port did not accept the WebSocket",
-            cause=str(exc),
-            remediation="Look at the server inside the sandbox.",
-            status=502,
-            connect=ConnectCode.UNAVAILABLE,
-        ) from exc
+        raise _not_accepted(str(exc)) from exc
     if isinstance(answer, RejectConnection):
+        if answer.status_code not in _REFUSALS:
+            raise _not_accepted(f"it answered with the status {answer.status_code}")
         await _deny(send, answer)
         return
     await send({"type": "websocket.accept", "subprotocol": answer.subprotocol})
@@ -88,6 +86,17 @@ async def carry_websocket(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _not_accepted(cause: str) -> ApiError:
+    return ApiError(
+        "internal",
+        "the port did not accept the WebSocket",
+        cause=cause,
+        remediation="Look at the server inside the sandbox.",
+        status=502,
+        connect=ConnectCode.UNAVAILABLE,
+    )
 
 
 async def _deny(send: Send, answer: RejectConnection) -> None:

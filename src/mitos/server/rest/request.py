@@ -81,12 +81,12 @@ class Call:
             ApiError: `body_too_large` as soon as it is; `invalid_json` for a body that comes as
                 something else; `canceled` when the client goes away in the middle.
         """
+        said = self._request.headers.get("content-length", "")
+        self._check_size(int(said) if said.isdecimal() and len(said) < 20 else 0)
         try:
             async for piece in self._request.stream():
                 self._raw += piece
-                if len(self._raw) > self.settings.max_body_bytes:
-                    limit_mib = self.settings.max_body_bytes >> 20
-                    raise ApiError("body_too_large", f"the request body is over {limit_mib} MiB")
+                self._check_size(len(self._raw))
         except ClientDisconnect as exc:
             raise ApiError("canceled", "the client went away before its request was here") from exc
         if self._raw and self.settings.api_key is None:
@@ -105,6 +105,11 @@ class Call:
         if not isinstance(body, dict):
             raise ApiError("invalid_json", "the request body is not a JSON object")
         return body
+
+    def _check_size(self, size: int) -> None:
+        if size > self.settings.max_body_bytes:
+            limit_mib = self.settings.max_body_bytes >> 20
+            raise ApiError("body_too_large", f"the request body is over {limit_mib} MiB")
 
     def _check_content_type(self) -> None:
         sent = self._request.headers.get("content-type", "")

@@ -45,13 +45,13 @@ async def tunnel(port: Tunnel, request: AsyncIterator[pb.Frame]) -> None:
 
 async def contents(request: AsyncIterator[pb.WriteFileRequest]) -> AsyncIterator[bytes]:
     """The content of a file that is written."""
-    async for message in request:
+    async for message in stream.flowing(request):
         if message.msg is not None and message.msg.field == "data":
             yield message.msg.value
 
 
 async def tar_chunks(request: AsyncIterator[pb.UploadRequest]) -> AsyncIterator[bytes]:
     """The archive of an upload."""
-    async for message in request:
+    async for message in stream.flowing(request):
         if message.msg is not None and message.msg.field == "chunk":
             yield message.msg.value

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
+from mitos.server.body import BODY_STALL_S, stalled
 from mitos.wire.errors import ApiError
 
-__all__ = ["drop", "first", "together"]
+__all__ = ["drop", "first", "flowing", "together"]
 
 _T = TypeVar("_T")
 
@@ -19,10 +20,28 @@ async def first(request: AsyncIterator[Any], member: str) -> Any:
     Raises:
         ApiError: `invalid_input`.
     """
-    message = await anext(request, None)
+    message = await _in_time(request)
     if message is None or message.msg is None or message.msg.field != member:
         raise ApiError("invalid_input", f"the first message of the stream must be {member!r}")
     return message.msg.value
+
+
+async def flowing(request: AsyncIterator[_T]) -> AsyncGenerator[_T]:
+    """The messages of a request that has no reason to pause.
+
+    Raises:
+        ApiError: `canceled`, the next one does not come.
+    """
+    while (message := await _in_time(request)) is not None:
+        yield message
+
+
+async def _in_time(request: AsyncIterator[_T]) -> _T | None:
+    try:
+        async with asyncio.timeout(BODY_STALL_S):
+            return await anext(request, None)
+    except TimeoutError:
+        raise stalled() from None
 
 
 async def together(

@@ -1,0 +1,418 @@
+"""Cleartext HTTP/2 (RFC 9113): each stream of a connection is one request of the application.
+
+h2 keeps the protocol's state; this file moves bytes and messages. A client may send as much as the
+stream's window says, which grows when the application takes the body: a request whose body nobody
+reads holds up neither the other streams nor the connection. An answer is sent as far as the
+client's window and the transport take it, and the application waits for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from typing import Any
+from urllib.parse import unquote
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+from starlette.types import Message, Scope
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
+
+from mitos.server.http.deadline import Deadline
+from mitos.server.http.traffic import KEEP_ALIVE_S, MAX_HEAD_BYTES, Traffic
+from mitos.server.http.websocket import WRITE_STALL_S
+
+__all__ = ["Http2Connection"]
+
+_log = logging.getLogger(__name__)
+
+MAX_STREAMS = 128
+"""Requests of one connection at the same time."""
+
+STREAM_WINDOW_BYTES = 256 * 1024
+"""Of one request's body, sent and not yet taken by the application."""
+
+CONNECTION_WINDOW_BYTES = 8 << 20
+"""The same of all requests of a connection."""
+
+MAX_RESETS = 1000
+"""Streams that a client may give up over a connection's life, beyond those it let end."""
+
+MAX_REPLIES_BYTES = 1 << 20
+"""Waiting to be sent to a client that asks (pings, settings) and does not read."""
+
+_OF_HTTP_1 = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+
+
+class Http2Connection(asyncio.Protocol):
+    """One connection.
+
+    Args:
+        traffic: what it belongs to.
+    """
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._traffic = traffic
+        self._h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(client_side=False, header_encoding=None)
+        )
+        self._streams: dict[int, _Stream] = {}
+        self._resets = 0
+        self._is_stopping = False
+        self._is_writable = asyncio.Event()
+        self._is_writable.set()
+        self._idle = Deadline(KEEP_ALIVE_S, self.give_way)
+        self._stalled = Deadline(WRITE_STALL_S, self.abort)
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._addresses = get_remote_addr(transport), get_local_addr(transport)
+        self._traffic.connections.add(self)
+        self._h2.local_settings = h2.settings.Settings(
+            client=False,
+            initial_values={
+                h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
+                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES,
+                h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
+            },
+        )
+        self._h2.initiate_connection()
+        self._h2.increment_flow_control_window(CONNECTION_WINDOW_BYTES)
+        self._rest()
+        self.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._traffic.connections.discard(self)
+        self._traffic.note_busy(self)
+        self._idle.stop()
+        self._stalled.stop()
+        self._is_writable.set()
+        for stream in list(self._streams.values()):
+            stream.note_gone()
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        try:
+            for event in self._h2.receive_data(data):
+                self._take(event)
+        except h2.exceptions.ProtocolError:
+            self._close()
+            return
+        self.flush()
+        if self._transport.get_write_buffer_size() > MAX_REPLIES_BYTES:
+            self.abort()
+
+    def pause_writing(self) -> None:
+        self._is_writable.clear()
+        self._stalled.start()
+
+    def resume_writing(self) -> None:
+        self._is_writable.set()
+        self._stalled.stop()
+
+    # What the traffic calls
+
+    def shutdown(self) -> None:
+        """Takes no more requests; the connection ends with the last one."""
+        self._is_stopping = True
+        if not self._streams:
+            self._close()
+
+    def abort(self) -> None:
+        """Ends it at once."""
+        self._transport.abort()
+
+    def give_way(self) -> None:
+        """Closes it, since it waits for a request that does not come."""
+        self._close()
+
+    # What the streams call
+
+    def flush(self) -> None:
+        """Writes what h2 has to send."""
+        if (data := self._h2.data_to_send()) and not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def send_headers(
+        self, stream_id: int, headers: list[tuple[bytes, bytes]], *, ends: bool = False
+    ) -> None:
+        """Sends a head or trailers."""
+        await self._is_writable.wait()
+        own = [] if ends else self._traffic.state.default_headers
+        self._h2.send_headers(stream_id, [*headers, *own], end_stream=ends)
+        self.flush()
+
+    async def send_piece(self, stream_id: int, data: memoryview) -> int:
+        """Sends what the windows take of the data; how much, 0 for none."""
+        await self._is_writable.wait()
+        window = self._h2.local_flow_control_window(stream_id)
+        size = min(window, self._h2.max_outbound_frame_size, len(data))
+        if size > 0:
+            self._h2.send_data(stream_id, bytes(data[:size]))
+            self.flush()
+        return max(size, 0)
+
+    def end_stream(self, stream_id: int) -> None:
+        """Says that the answer is complete."""
+        self._h2.end_stream(stream_id)
+        self.flush()
+
+    def note_taken(self, stream_id: int, size: int) -> None:
+        """Lets the client send as much again as the application has taken."""
+        if size and not self._transport.is_closing():
+            try:
+                self._h2.acknowledge_received_data(size, stream_id)
+            except (h2.exceptions.ProtocolError, ValueError):
+                return  # the stream or the connection has ended meanwhile
+            self.flush()
+
+    def close_stream(self, stream: _Stream) -> None:
+        """Forgets a stream whose application has returned; an answer without an end is reset."""
+        if self._streams.pop(stream.id, None) is None:
+            return
+        self.note_taken(stream.id, stream.untaken)
+        if not stream.is_answered or not stream.has_whole_body:
+            code = h2.errors.ErrorCodes.NO_ERROR
+            if not stream.is_answered:
+                code = h2.errors.ErrorCodes.INTERNAL_ERROR
+            with contextlib.suppress(h2.exceptions.ProtocolError):  # the client has reset it
+                self._h2.reset_stream(stream.id, code)
+            self.flush()
+        if not self._streams:
+            self._rest()
+            if self._is_stopping:
+                self._close()
+
+    # What the client says
+
+    def _take(self, event: h2.events.Event) -> None:
+        match event:
+            case h2.events.RequestReceived():
+                self._begin(event)
+            case h2.events.DataReceived():
+                stream = self._streams.get(event.stream_id)
+                if stream is None:
+                    self.note_taken(event.stream_id, event.flow_controlled_length)
+                else:
+                    stream.note_body(event.data, event.flow_controlled_length)
+            case h2.events.StreamEnded():
+                if stream := self._streams.get(event.stream_id):
+                    stream.note_body_end()
+            case h2.events.StreamReset():
+                self._note_reset(event.stream_id)
+            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                for stream in list(self._streams.values()):
+                    stream.note_window()
+            case h2.events.ConnectionTerminated():
+                self._transport.close()
+
+    def _begin(self, event: h2.events.RequestReceived) -> None:
+        if self._is_stopping:
+            self._h2.reset_stream(event.stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
+            return
+        self._idle.stop()
+        self._traffic.note_busy(self)
+        stream = _Stream(self, event.stream_id, self._scope(event.headers or []))
+        self._streams[stream.id] = stream
+        task = asyncio.create_task(stream.run(self._traffic.app), name="http2-request")
+        self._traffic.state.tasks.add(task)
+        task.add_done_callback(self._traffic.state.tasks.discard)
+
+    def _scope(self, headers: list[Any]) -> Scope:
+        special = {bytes(name): bytes(value) for name, value in headers if name[:1] == b":"}
+        raw_path, _, query = special.get(b":path", b"").partition(b"?")
+        plain = [(bytes(name), bytes(value)) for name, value in headers if name[:1] != b":"]
+        if b":authority" in special:
+            plain = [pair for pair in plain if pair[0] != b"host"]
+            plain.insert(0, (b"host", special[b":authority"]))
+        client, server = self._addresses
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "2",
+            "method": special[b":method"].decode("latin-1"),
+            "scheme": "http",
+            "path": unquote(raw_path.decode("latin-1")),
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": plain,
+            "client": client,
+            "server": server,
+            "extensions": {"http.response.trailers": {}},
+        }
+
+    def _note_reset(self, stream_id: int) -> None:
+        if stream := self._streams.get(stream_id):
+            stream.note_gone()
+        self._resets += 1
+        if self._resets > MAX_RESETS:
+            self._close(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+
+    # Its own life
+
+    def _rest(self) -> None:
+        """It waits for a request from now on."""
+        if not self._transport.is_closing():
+            self._traffic.note_waiting(self)
+            self._idle.start()
+
+    def _close(self, code: h2.errors.ErrorCodes = h2.errors.ErrorCodes.NO_ERROR) -> None:
+        if self._transport.is_closing():
+            return
+        with contextlib.suppress(h2.exceptions.ProtocolError):  # it is closed already
+            self._h2.close_connection(code)
+        self.flush()
+        self._transport.close()
+
+
+class _Stream:
+    """One request, as the application sees it."""
+
+    def __init__(self, connection: Http2Connection, stream_id: int, scope: Scope) -> None:
+        self.id = stream_id
+        self.has_whole_body = False
+        self.is_answered = False
+        self.untaken = 0
+        self._connection = connection
+        self._scope = scope
+        self._body: deque[tuple[bytes, int]] = deque()
+        self._has_news = asyncio.Event()
+        self._has_window = asyncio.Event()
+        self._is_gone = False
+        self._has_begun = False
+        self._has_trailers = False
+        self._has_told_end = False
+
+    async def run(self, app: Any) -> None:
+        """Serves the request."""
+        try:
+            await app(self._scope, self.receive, self.send)
+        except Exception:  # noqa: BLE001  whatever fails, the stream ends
+            _log.exception("unexpected error")
+        finally:
+            await self._end_anyhow()
+            self._connection.close_stream(self)
+
+    async def receive(self) -> Message:
+        """The next message for the application."""
+        while not self._is_gone and not self.is_answered:
+            if self._body:
+                data, size = self._body.popleft()
+                self.untaken -= size
+                self._connection.note_taken(self.id, size)
+                return self._request(data, more=bool(self._body) or not self.has_whole_body)
+            if self.has_whole_body and not self._has_told_end:
+                return self._request(b"", more=False)
+            self._has_news.clear()
+            await self._has_news.wait()
+        return {"type": "http.disconnect"}
+
+    def _request(self, data: bytes, *, more: bool) -> Message:
+        self._has_told_end = not more
+        return {"type": "http.request", "body": data, "more_body": more}
+
+    async def send(self, message: Message) -> None:
+        """Sends a message of the application.
+
+        Raises:
+            RuntimeError: it is not what may follow.
+        """
+        if self._is_gone or self.is_answered:
+            return
+        try:
+            await self._send(message)
+        except h2.exceptions.ProtocolError:
+            self.note_gone()  # the client has ended the stream or the connection meanwhile
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start" and not self._has_begun:
+            self._has_begun = True
+            self._has_trailers = message.get("trailers", False)
+            status = (b":status", b"%d" % message["status"])
+            headers = _sendable(message.get("headers", ()))
+            await self._connection.send_headers(self.id, [status, *headers])
+        elif kind == "http.response.body" and self._has_begun:
+            if self._scope["method"] != "HEAD":
+                await self._send_body(message.get("body", b""))
+            if not message.get("more_body", False) and not self._has_trailers:
+                self._end()
+        elif kind == "http.response.trailers" and self._has_trailers:
+            if not self._is_gone:
+                headers = _sendable(message.get("headers", ()))
+                await self._connection.send_headers(self.id, headers, ends=True)
+            self.is_answered = True
+            self._has_news.set()
+        else:
+            raise RuntimeError(f"{kind} cannot be sent now")
+
+    async def _send_body(self, body: bytes) -> None:
+        rest = memoryview(body)
+        while rest and not self._is_gone:
+            self._has_window.clear()
+            if sent := await self._connection.send_piece(self.id, rest):
+                rest = rest[sent:]
+            elif not self._is_gone:
+                await self._wait_for_window()
+
+    async def _wait_for_window(self) -> None:
+        try:
+            async with asyncio.timeout(WRITE_STALL_S):
+                await self._has_window.wait()
+        except TimeoutError:
+            self.note_gone()
+
+    def _end(self) -> None:
+        if not self._is_gone:
+            self._connection.end_stream(self.id)
+        self.is_answered = True
+        self._has_news.set()
+
+    async def _end_anyhow(self) -> None:
+        """Answers for an application that has returned without an answer."""
+        if not self._has_begun:
+            await self.send({"type": "http.response.start", "status": 500, "headers": []})
+            await self.send({"type": "http.response.body", "body": b"Internal Server Error"})
+
+    def note_body(self, data: bytes, size: int) -> None:
+        """A piece of the body has come.
+
+        Args:
+            data: its bytes.
+            size: what it costs of the windows, padding included.
+        """
+        self._body.append((data, size))
+        self.untaken += size
+        self._has_news.set()
+
+    def note_body_end(self) -> None:
+        """The body is complete."""
+        self.has_whole_body = True
+        self._has_news.set()
+
+    def note_window(self) -> None:
+        """The client may take more."""
+        self._has_window.set()
+
+    def note_gone(self) -> None:
+        """The client has given the request up, or is gone."""
+        self._is_gone = True
+        self._has_news.set()
+        self._has_window.set()
+
+
+def _sendable(headers: Any) -> list[tuple[bytes, bytes]]:
+    """Names in lower case, without those that belong to a connection of HTTP/1.1."""
+    pairs = ((bytes(name).lower(), bytes(value)) for name, value in headers)
+    return [(name, value.strip()) for name, value in pairs if name not in _OF_HTTP_1]
