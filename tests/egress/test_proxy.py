@@ -236,3 +236,34 @@ def test_the_policy_of_these_tests_differs_in_loopback_only() -> None:
     for policy in (Policy(posture), TestPolicy(posture)):
         with pytest.raises(DeniedError):
             policy.check_address(metadata, metadata, 80)
+
+
+SPECIAL = [
+    *("192.88.99.1", "fec0::1", "::ffff:0:808:808", "64:ff9b:1::1", "64:ff9b:2::1", "3fff::1"),
+    *("5f00::1", "64:ff9b::7f00:1", "::ffff:127.0.0.1", "2002:7f00:1::", "2001:0:7f00:1::1"),
+    *("ff02::1", "224.0.0.1", "100::1", "127.0.0.1", "::1"),
+]
+
+
+@pytest.mark.parametrize("text", SPECIAL)
+async def test_no_protocol_leads_to_what_is_not_globally_reachable(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_args: object, **_options: object) -> Any:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(asyncio, "open_connection", never)
+    address = ipaddress.ip_address(text)
+    host = f"[{text}]" if address.version == 6 else text
+    kind = 4 if address.version == 6 else 1
+
+    async def answer(sent: bytes) -> bytes:
+        wanted = Proxy(Policy(NetworkPosture(egress="allow")), "sb-1")
+        return await serve(wanted, MemoryPipe(sent))
+
+    assert (await answer(connect(80, host))).startswith(b"HTTP/1.1 403 ")
+    get = f"GET http://{host}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    assert (await answer(get)).startswith(b"HTTP/1.1 403 ")
+    assert (await answer(socks(80, kind=kind, address=address.packed)))[3] == 2
+    name = bytes([len(text)]) + text.encode()
+    assert (await answer(socks(80, kind=3, address=name)))[3] == 2

@@ -2,8 +2,8 @@
 
 A name must be allowed by name before it is resolved, so that a lookup tells nobody anything; then
 every address it has is checked, and the connection goes to a checked address. Private address space
-passes only through a block of the posture that lies inside it; loopback and the addresses where
-clouds keep credentials never pass.
+passes only through a block of the posture that lies inside it; loopback, the addresses where clouds
+keep credentials, and all else that is not globally reachable (`special.py`) never pass.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from mitos.egress.special import is_globally_reachable, without_translation
 from mitos.wire.network import NetworkPosture
 
 __all__ = ["Address", "DeniedError", "Policy", "parse_host"]
@@ -34,11 +35,6 @@ _PRIVATE = tuple(
         *("169.254.0.0/16", "198.18.0.0/15", "fc00::/7", "fe80::/10"),
     )
 )
-_TRANSLATED = tuple(
-    ipaddress.ip_network(text)
-    for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
-)
-"""IPv6 that carries an IPv4 address inside: it would lead around the checks."""
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")
 _NUMBER = re.compile(r"(0x[0-9a-f]*|[0-9]+)\Z")
@@ -132,10 +128,12 @@ class Policy:
             port: 1 to 65535.
 
         Raises:
-            DeniedError: loopback, metadata, private space without a block, or nothing allows it.
+            DeniedError: it is not globally reachable and no block opens its private space, or
+                nothing allows it.
         """
-        if isinstance(address, ipaddress.IPv6Address):
-            address = _plain(address)
+        if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
+            raise DeniedError("an address with a zone does not pass")
+        address = without_translation(address)
         if self._blocked:
             raise DeniedError("network.block drops all egress")
         _check_reachable(address)
@@ -163,10 +161,8 @@ def _check_reachable(address: Address) -> None:
         raise DeniedError("addresses of cloud metadata services never pass")
     if address.is_loopback or address.is_unspecified or address.is_multicast:
         raise DeniedError("loopback, unspecified and multicast addresses never pass")
-    if any(address in block for block in _TRANSLATED):
-        raise DeniedError("IPv6 addresses that carry an IPv4 address never pass")
-    if not address.is_global and _private_space(address) is None:
-        raise DeniedError("reserved addresses never pass")
+    if not is_globally_reachable(address) and _private_space(address) is None:
+        raise DeniedError("addresses that are not globally reachable never pass")
 
 
 def _private_space(address: Address) -> _Block | None:
