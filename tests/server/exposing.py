@@ -32,8 +32,11 @@ def at_host(server: Server, host: str, path: str, **headers: str) -> httpx.Respo
         return client.get(path, headers=sent)
 
 
-def token(sandbox: str, port: int = PORT, *, expires_in_s: int = 100) -> str:
-    return mint(SECRET, Grant(sandbox, port, int(time.time()) + expires_in_s))
+def token(server: Server, sandbox: str, port: int = PORT, *, expires_in_s: int = 100) -> str:
+    family = server.get(f"/v1/sandboxes/{sandbox}/tree").json()["nodes"]
+    alive = [each for each in family if each["phase"] != "Ended"]
+    uid = next(each["uid"] for each in alive if each["id"] == sandbox)
+    return mint(SECRET, Grant(sandbox, port, int(time.time()) + expires_in_s, uid))
 
 
 def forward(server: Server, sandbox: str, port: int = PORT) -> tuple[str, int]:

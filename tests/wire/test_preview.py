@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -66,6 +67,15 @@ def test_a_session_has_the_published_form() -> None:
 
     body = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     assert set(body) == {"sub", "email", "email_verified", "org_ids", "exp"}
+
+
+@pytest.mark.parametrize(
+    "grant",
+    [GRANT, replace(GRANT, uid="05887a3b"), replace(GRANT, uid="05887a3b", owner="somebody")],
+)
+def test_a_grant_survives_its_token_and_its_session(grant: Grant) -> None:
+    assert verify(SECRET, mint(SECRET, grant), now_unix=0) == grant
+    assert open_session(SECRET, start_session(SECRET, grant), now_unix=0) == grant
 
 
 @given(st.text(max_size=200))

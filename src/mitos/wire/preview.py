@@ -1,11 +1,12 @@
 """Preview tokens: who may reach one port of one sandbox, and until when.
 
-    payload = b64url({"s": sandbox id, "p": port, "e": expiry, unix seconds, "o"?: owner})
+    payload = b64url({"s": sandbox id, "p": port, "e": expiry, "u"?: uid, "o"?: owner})
     token   = payload "." b64url(HMAC-SHA256(secret, "mitos-preview-v1" NUL payload))
 
-A browser that showed a token gets a session cookie of the same form under another tag, so that what
-a page loads needs no token of its own. b64url is base64 for URLs without padding. Format: the wire
-contract, section 4.
+The expiry is in unix seconds. The uid is our addition: an id can be used again, and a token must
+not outlive its sandbox. A browser that showed a token gets a session cookie of the same form under
+another tag, so that what a page loads needs no token of its own. b64url is base64 for URLs without
+padding. Format: the wire contract, section 4.
 """
 
 from __future__ import annotations
@@ -45,12 +46,14 @@ class Grant:
         sandbox_id: the sandbox.
         port: TCP port on its loopback.
         expires_unix: the last second in which it holds.
+        uid: which sandbox of that id; a grant without one has the published form, and opens none.
         owner: whose sandbox it is; empty for the owner of a server that knows only one.
     """
 
     sandbox_id: str
     port: int
     expires_unix: int
+    uid: str = ""
     owner: str = ""
 
 
@@ -62,7 +65,7 @@ def mint(secret: bytes, grant: Grant) -> str:
         'eyJzIjoic2ItMSIsInAi'
     """
     body: dict[str, object] = {"s": grant.sandbox_id, "p": grant.port, "e": grant.expires_unix}
-    return _seal(secret, _TOKEN_TAG, body | _owner(grant))
+    return _seal(secret, _TOKEN_TAG, body | _additions(grant))
 
 
 def verify(secret: bytes, token: str, *, now_unix: float) -> Grant:
@@ -73,8 +76,8 @@ def verify(secret: bytes, token: str, *, now_unix: float) -> Grant:
     """
     match _open(secret, _TOKEN_TAG, token):
         case {"s": str(sandbox_id), "p": int(port), "e": int(expires_unix), **rest}:
-            owner = str(rest.get("o", ""))
-            return _still_valid(Grant(sandbox_id, port, expires_unix, owner), now_unix)
+            grant = Grant(sandbox_id, port, expires_unix, **_added(rest))
+            return _still_valid(grant, now_unix)
     raise GrantError("the token has another form")
 
 
@@ -87,7 +90,7 @@ def start_session(secret: bytes, grant: Grant) -> str:
         "org_ids": [],
         "exp": grant.expires_unix,
     }
-    return _seal(secret, _SESSION_TAG, body | _owner(grant))
+    return _seal(secret, _SESSION_TAG, body | _additions(grant))
 
 
 def open_session(secret: bytes, cookie: str, *, now_unix: float) -> Grant:
@@ -100,13 +103,17 @@ def open_session(secret: bytes, cookie: str, *, now_unix: float) -> Grant:
         case {"sub": str(subject), "exp": int(expires_unix), **rest}:
             sandbox_id, _, port = subject.rpartition(":")
             if port.isdecimal():
-                grant = Grant(sandbox_id, int(port), expires_unix, str(rest.get("o", "")))
+                grant = Grant(sandbox_id, int(port), expires_unix, **_added(rest))
                 return _still_valid(grant, now_unix)
     raise GrantError("the session has another form")
 
 
-def _owner(grant: Grant) -> dict[str, object]:
-    return {"o": grant.owner} if grant.owner else {}
+def _additions(grant: Grant) -> dict[str, object]:
+    return {name: value for name, value in (("u", grant.uid), ("o", grant.owner)) if value}
+
+
+def _added(body: dict[object, object]) -> dict[str, str]:
+    return {"uid": str(body.get("u", "")), "owner": str(body.get("o", ""))}
 
 
 def _still_valid(grant: Grant, now_unix: float) -> Grant:

@@ -33,6 +33,9 @@ class ScriptedPort:
     def tenant(self, _principal: object) -> ScriptedPort:
         return self
 
+    def get_sandbox(self, _sandbox_id: str) -> Any:
+        return SimpleNamespace(uid="0")
+
     def agent(self, _sandbox_id: str) -> Any:
         return SimpleNamespace(dial=self._dial)
 

@@ -226,15 +226,15 @@ def test_a_minted_url_names_sandbox_and_expiry(exposing: Server, page: str) -> N
 
 def test_every_wrong_token_has_its_answer(exposing: Server, page: str) -> None:
     other = exposing.create()
-    good = token(page)
+    good = token(exposing, page)
     forged = good[:-1] + ("A" if good[-1] != "A" else "B")
     expected = {
         f"/?token={good}": 200,
         "/": 401,
         f"/?token={forged}": 401,
-        f"/?token={token(page, expires_in_s=-2)}": 401,
-        f"/?token={token(other)}": 403,
-        f"/?token={token(page, 9)}": 502,
+        f"/?token={token(exposing, page, expires_in_s=-2)}": 401,
+        f"/?token={token(exposing, other)}": 403,
+        f"/?token={token(exposing, page, 9)}": 502,
     }
 
     found = {path: at_host(exposing, page, path).status_code for path in expected}
@@ -244,7 +244,7 @@ def test_every_wrong_token_has_its_answer(exposing: Server, page: str) -> None:
 
 
 def test_a_token_may_be_a_bearer(exposing: Server, page: str) -> None:
-    answer = at_host(exposing, page, "/x", Authorization=f"Bearer {token(page)}")
+    answer = at_host(exposing, page, "/x", Authorization=f"Bearer {token(exposing, page)}")
 
     found, headers = seen(answer)
     assert found == "/x"
@@ -252,7 +252,7 @@ def test_a_token_may_be_a_bearer(exposing: Server, page: str) -> None:
 
 
 def test_a_browser_gets_a_session_instead_of_the_token(exposing: Server, page: str) -> None:
-    first = at_host(exposing, page, f"/a?x=1&token={token(page)}", Accept="text/html,*/*")
+    first = at_host(exposing, page, f"/a?x=1&token={token(exposing, page)}", Accept="text/html,*/*")
 
     cookie = first.headers["set-cookie"]
     assert (302, "/a?x=1") == (first.status_code, first.headers["location"])
@@ -282,7 +282,7 @@ def test_a_forwarded_port_without_a_server_closes(exposing: Server, page: str) -
 
 def test_a_token_opens_the_expose_route_of_its_port_only(exposing: Server, page: str) -> None:
     def status(port: int) -> int:
-        url = exposing.url + expose(page, f"/?token={token(page)}", port=port)
+        url = exposing.url + expose(page, f"/?token={token(exposing, page)}", port=port)
         return httpx.get(url, trust_env=False).status_code
 
     assert (200, 403) == (status(PORT), status(PORT + 1))

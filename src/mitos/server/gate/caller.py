@@ -13,7 +13,7 @@ from mitos.node.principal import Principal
 from mitos.wire.errors import ApiError
 from mitos.wire.preview import Grant
 
-__all__ = ["Caller", "admit", "caller", "principal", "refusal", "refuse"]
+__all__ = ["Caller", "admit", "caller", "other_reach", "principal", "refusal", "refuse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,35 @@ class Caller:
     grant: Grant | None = None
     has_session: bool = False
 
-    def check_reach(self, sandbox_id: str, port: int | str) -> None:
+    def check_reach(self, sandbox_id: str, port: int, *, uid: str) -> None:
         """Refuses a port that the caller's grant is not for.
+
+        Args:
+            sandbox_id: under which the sandbox is asked for.
+            port: what is asked for.
+            uid: of the sandbox that has the id now. It may not be the one the grant was made for:
+                an ended one's id can be used again, and a promoted child takes its parent's.
 
         Raises:
             ApiError: `forbidden`.
         """
         grant = self.grant
-        if grant is not None and (grant.sandbox_id, str(grant.port)) != (sandbox_id, str(port)):
-            raise ApiError("forbidden", "the token is for another sandbox or port")
+        if grant is None:
+            return
+        if (grant.sandbox_id, grant.port) != (sandbox_id, port):
+            raise other_reach("it is for another sandbox or port")
+        if grant.uid != uid:
+            raise other_reach("the sandbox it was made for has ended; another one has its id now")
+
+
+def other_reach(cause: str) -> ApiError:
+    """The refusal of a valid grant for something else."""
+    return ApiError(
+        "forbidden",
+        "the token does not open this port",
+        cause=cause,
+        remediation="Ask for a new preview URL with get_host.",
+    )
 
 
 _current: contextvars.ContextVar[Caller | ApiError | None] = contextvars.ContextVar("mitos-caller")

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from mitos.node.principal import LOCAL, Principal
-from mitos.server.gate.caller import Caller
+from mitos.server.gate.caller import Caller, other_reach
 from mitos.server.gate.credential import bearer, cookies, query_token
 from mitos.server.gate.host import Authority
 from mitos.server.settings import PreviewSettings
@@ -51,26 +51,32 @@ class PreviewGate:
         return host.name.removesuffix(self._suffix)
 
     def admit_to_host(self, label: str, scope: Scope, headers: Headers) -> Caller:
-        """Admits a request to a preview host: by its session, or else by its token.
+        """Admits a request to a preview host: by the token of its link, its session, or a bearer.
+
+        The token comes first: the session may be an ended sandbox's. What is no valid token may be
+        a parameter or credential of the program's own, and the session decides.
 
         Raises:
             ApiError: `not_found` for a host that no sandbox can have, `unauthorized`.
         """
         if "." in label or label in RESERVED:
             raise no_such_host()
-        for session in cookies(headers, SESSION_COOKIE):
+        shown = [
+            (preview.verify, query_token(scope)),
+            *((preview.open_session, cookie) for cookie in cookies(headers, SESSION_COOKIE)),
+            (preview.verify, bearer(headers.get("authorization"))),
+        ]
+        why = ""
+        for read, text in shown:
+            if not text:
+                continue
             try:
-                grant = preview.open_session(self._secret, session, now_unix=time.time())
-            except GrantError:
-                continue  # a token may come beside it
-            return _caller(grant, has_session=True)
-        token = query_token(scope) or bearer(headers.get("authorization"))
-        if not token:
-            raise _unauthorized("a token is needed")
-        try:
-            return _caller(preview.verify(self._secret, token, now_unix=time.time()))
-        except GrantError as exc:
-            raise _unauthorized(str(exc)) from exc
+                grant = read(self._secret, text, now_unix=time.time())
+            except GrantError as exc:
+                why = why or str(exc)
+                continue
+            return _caller(grant, has_session=read is preview.open_session)
+        raise _unauthorized(why or "a token is needed")
 
     def admit_to_port(self, token: str, sandbox_id: str, port: str) -> Caller:
         """Admits a request to the expose route by its token.
@@ -82,9 +88,9 @@ class PreviewGate:
             grant = preview.verify(self._secret, token, now_unix=time.time())
         except GrantError as exc:
             raise ApiError("unauthorized", "the token cannot be used", cause=str(exc)) from exc
-        found = _caller(grant)
-        found.check_reach(sandbox_id, port)
-        return found
+        if (grant.sandbox_id, str(grant.port)) != (sandbox_id, port):
+            raise other_reach("it is for another sandbox or port")
+        return _caller(grant)
 
 
 def _caller(grant: Grant, *, has_session: bool = False) -> Caller:

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse
 from starlette.types import Receive, Scope, Send
 
+from mitos.node.lifecycle.sandbox import SandboxRecord
 from mitos.node.principal import LOCAL
 from mitos.node.tenant import Tenant
 from mitos.server.gate import caller, host
@@ -49,7 +50,7 @@ def mint_url(
     Raises:
         ApiError: `not_found`; `invalid_input` for an id that cannot be a host name.
     """
-    tenant.get_sandbox(sandbox_id)
+    record = tenant.get_sandbox(sandbox_id)
     label = sandbox_id.lower()
     alike = [each.id for each in tenant.list_sandboxes() if each.id.lower() == label]
     if len(label) > MAX_LABEL or label in RESERVED or len(alike) > 1:
@@ -62,7 +63,8 @@ def mint_url(
         )
     expires_unix = int(time.time()) + settings.ttl_s
     owner = "" if tenant.principal == LOCAL else tenant.owner
-    token = preview.mint(settings.secret, Grant(sandbox_id, port, expires_unix, owner))
+    grant = Grant(sandbox_id, port, expires_unix, record.uid, owner)
+    token = preview.mint(settings.secret, grant)
     origin = urlsplit(settings.origin)
     return f"{origin.scheme}://{label}.{origin.netloc}/?token={token}", expires_unix
 
@@ -92,20 +94,20 @@ class PreviewHosts:
         asking, headers = caller.caller(), Headers(scope=scope)
         grant = asking.grant
         assert grant is not None
-        sandbox_id = self._find(self._tenants.of(asking.principal), headers)
-        note_sandbox(sandbox_id)
-        asking.check_reach(sandbox_id, grant.port)
+        record = self._find(self._tenants.of(asking.principal), headers)
+        note_sandbox(record.id)
+        asking.check_reach(record.id, grant.port, uid=record.uid)
         if not asking.has_session and _is_navigation(scope, headers):
             await self._start_session(scope, receive, send, grant)
             return
-        target = Target(sandbox_id, grant.port, path_without_token(scope))
+        target = Target(record.id, grant.port, path_without_token(scope))
         await self._proxy.carry(scope, receive, send, target)
 
-    def _find(self, tenant: Tenant, headers: Headers) -> str:
+    def _find(self, tenant: Tenant, headers: Headers) -> SandboxRecord:
         label = self._gate.label(host.read(headers))
         for record in tenant.list_sandboxes():
             if record.id.lower() == label:
-                return record.id
+                return record
         raise no_such_host()
 
     async def _start_session(

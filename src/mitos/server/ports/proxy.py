@@ -95,9 +95,11 @@ class PortProxy:
                 sandbox, nothing listens, too many requests, or what the port said is no HTTP.
         """
         asking = caller.caller()
-        asking.check_reach(target.sandbox_id, target.port)
+        tenant = self._tenants.of(asking.principal)
+        record = tenant.get_sandbox(target.sandbox_id)
+        asking.check_reach(target.sandbox_id, target.port, uid=record.uid)
         with self._slot(asking.principal.owner, target.sandbox_id):
-            agent = self._tenants.of(asking.principal).agent(target.sandbox_id)
+            agent = tenant.agent(target.sandbox_id)
             async with agent.dial(target.port) as tunnel:
                 headers = list(_request_headers(scope))
                 if scope["type"] == "websocket":
