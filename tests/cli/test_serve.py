@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import httpx
 import pytest
 from click.testing import CliRunner, Result
 
+from mitos.cli import secret
 from mitos.cli.serve import serve
 from tests.integration.leftovers import Leftovers
 
@@ -39,10 +41,19 @@ def run(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def key_file(folder: Path, content: bytes) -> Path:
+    file = folder / "key"
+    file.write_bytes(content)
+    file.chmod(0o600)
+    return file
+
+
 @contextlib.contextmanager
-def running(home: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(
+    home: Path, *options: str, port_file: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server that listens, and its URL."""
-    port_file = home / "port"
+    port_file = port_file or home / "port"
     argv = command(home, "--addr", "127.0.0.1:0", "--port-file", str(port_file), *options)
     process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     try:
@@ -67,13 +78,47 @@ def test_other_machines_are_not_served_without_a_key(tmp_path: Path, address: st
 
 
 def test_a_key_file_must_hold_a_key(tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    key.write_text("\n")
+    key = key_file(tmp_path, b"\n")
 
     ended = refusal(tmp_path, "--addr", "127.0.0.1:0", "--api-key-file", str(key))
 
     assert 2 == ended.exit_code
     assert "empty" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"a\nb\n", "one line"), (b"k" * 20_000, "one line"), (b"k\xff", "ASCII")],
+)
+def test_a_file_that_holds_no_key_is_explained(tmp_path: Path, content: bytes, said: str) -> None:
+    key = key_file(tmp_path, content)
+
+    ended = refusal(tmp_path, "--addr", "127.0.0.1:0", "--api-key-file", str(key))
+
+    assert 2 == ended.exit_code
+    assert said in ended.stderr
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o601])
+def test_a_key_file_that_others_may_open_is_refused(tmp_path: Path, mode: int) -> None:
+    key = key_file(tmp_path, b"mitos_live_secret\n")
+    key.chmod(mode)
+
+    ended = refusal(tmp_path, "--addr", "127.0.0.1:0", "--api-key-file", str(key))
+
+    assert 2 == ended.exit_code
+    assert f"chmod 600 {key}" in " ".join(ended.stderr.split())
+    assert "mitos_live_secret" not in ended.output
+
+
+def test_a_key_may_come_through_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o644)
+    writer = threading.Thread(target=pipe.write_text, args=("mitos_live_secret\n",))
+    writer.start()
+
+    assert "mitos_live_secret" == secret.api_key(pipe)
+    writer.join(DEADLINE_S)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:http", "127.0.0.1:65536"])
@@ -136,6 +181,48 @@ def test_a_secret_that_is_cut_short_signs_nothing(tmp_path: Path) -> None:
 
     assert 1 == ended.exit_code
     assert "preview-secret is damaged" in ended.stderr
+
+
+SECRETS = ("preview-secret", "state.db", "state.db-wal", "state.db-shm", "server.lock")
+FOLDERS = ("checkpoints", "hibernated", "snapshots", "scratch")
+
+
+def modes(home: Path) -> dict[str, int]:
+    return {name: (home / name).stat().st_mode & 0o777 for name in (*SECRETS, *FOLDERS)}
+
+
+def test_a_home_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    expected = dict.fromkeys(SECRETS, 0o600) | dict.fromkeys(FOLDERS, 0o700)
+    before = os.umask(0)
+    try:
+        with running(home, port_file=tmp_path / "port"):
+            found, of_home = modes(home), home.stat().st_mode & 0o777
+    finally:
+        os.umask(before)
+
+    assert (found, of_home) == (expected, 0o700)
+
+
+def test_what_is_ours_in_a_home_that_was_open_is_closed(tmp_path: Path) -> None:
+    """The home itself stays as its owner has made it, and so does what is not ours."""
+    with running(tmp_path):
+        pass
+    (tmp_path / "notes").touch()
+    kept = [tmp_path / name for name in SECRETS[:-1]]
+    for place in (tmp_path, *(place for place in tmp_path.iterdir() if place.is_dir())):
+        place.chmod(0o755)
+    for file in (*kept, tmp_path / "notes"):
+        file.touch()
+        file.chmod(0o644)
+    (tmp_path / "port").unlink()
+
+    with running(tmp_path):
+        found = modes(tmp_path)
+        others = [(tmp_path / name).stat().st_mode & 0o777 for name in (".", "notes")]
+
+    assert found == dict.fromkeys(SECRETS, 0o600) | dict.fromkeys(FOLDERS, 0o700)
+    assert others == [0o755, 0o644]
 
 
 def test_a_home_keeps_its_secret(tmp_path: Path) -> None:
@@ -202,8 +289,7 @@ def test_hosts_and_origins_must_be_what_they_are_called(
 
 
 def test_the_key_is_asked_for_and_never_logged(tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    key.write_text("mitos_live_secret\n")
+    key = key_file(tmp_path, b"mitos_live_secret\n")
     with running(tmp_path, "--api-key-file", str(key)) as (process, url):
         without = httpx.get(f"{url}/v1/sandboxes", trust_env=False)
         header = {"Authorization": "Bearer mitos_live_secret"}

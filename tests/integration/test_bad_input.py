@@ -199,6 +199,7 @@ def error_code(response: httpx.Response) -> object:
 def test_wrong_key(home: Path, tmp_path: Path) -> None:
     key_file = tmp_path / "key"
     key_file.write_text("mitos_live_right\n")
+    key_file.chmod(0o600)
     own = second_home(home, tmp_path)
     with serve(
         own, tmp_path / "server.log", "--engine", "fake", "--api-key-file", str(key_file)

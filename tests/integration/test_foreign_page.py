@@ -79,6 +79,7 @@ def keyed_server(
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("keyed")
     (folder / "key").write_text(KEY)
+    (folder / "key").chmod(0o600)
     own_home = folder / "home"
     own_home.mkdir()
     for name in ("bin", "rootfs"):

@@ -6,23 +6,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
-import os
-import secrets
 import sys
-import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
-from mitos.cli import daemon, settings
+from mitos.cli import daemon, secret, settings
 from mitos.engine import select
 from mitos.server.gate import host as gate_host
 from mitos.server.gate import origin as gate_origin
-from mitos.wire.preview import MIN_SECRET_BYTES
 
 __all__ = ["serve"]
 
@@ -43,7 +38,7 @@ _MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108  snapshots of live forks: memory
 @click.option(
     "--api-key-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="File with the bearer key that callers need.",
+    help="File with the bearer key that callers need; only you may be able to read it.",
 )
 @click.option(
     "--allow-unauthenticated",
@@ -122,7 +117,7 @@ def serve(
     On a loopback address no key is needed. Ctrl-C or SIGTERM ends all sandboxes and the server.
     """
     host, port = _address(addr)
-    api_key = _key(api_key_file)
+    api_key = None if api_key_file is None else secret.api_key(api_key_file)
     if api_key is None and not allow_unauthenticated and not daemon.is_loopback(host):
         raise click.UsageError(
             f"{host} can be reached by other machines, and no key is set: anybody could run"
@@ -140,7 +135,7 @@ def serve(
         preview_origin=_origin(preview_origin),
         idle_timeout_s=idle_timeout,
         guest_forks=guest_forks,
-        preview_secret=_preview_secret(home),
+        preview_secret=secret.preview_secret(home),
         allowed_hosts=(host, *map(_host_name, allow_host)),
         allowed_origins=tuple(map(_page_origin, allow_origin)),
         port_file=port_file,
@@ -156,44 +151,6 @@ def serve(
     except asyncio.CancelledError:
         daemon.say("stopped before it was ready")
         sys.exit(1)
-
-
-def _preview_secret(home: Path) -> bytes:
-    """The key of preview URLs: the environment's, or one of this home's own that is made once."""
-    given = settings.preview_secret()
-    if given is not None:
-        if len(given.encode()) < MIN_SECRET_BYTES:
-            raise click.UsageError(
-                f"MITOS_PREVIEW_SECRET needs at least {MIN_SECRET_BYTES} bytes; unset it, and the"
-                " server makes its own."
-            )
-        return given.encode()
-    path = home / "preview-secret"
-    try:
-        if not path.exists():
-            _make_secret(path)
-        secret = path.read_bytes()
-    except OSError as exc:
-        raise click.ClickException(
-            f"the home folder {home} cannot be used: {exc}. Give one that this user may write to,"
-            " with --home."
-        ) from exc
-    if len(secret) < MIN_SECRET_BYTES:
-        raise click.ClickException(
-            f"{path} is damaged. Remove it: the server makes another, and preview URLs of before no"
-            " longer work."
-        )
-    return secret
-
-
-def _make_secret(path: Path) -> None:
-    """Writes a new secret, whole or not at all; one that another server has just made stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}-") as file:
-        file.write(secrets.token_hex(32).encode())
-        file.flush()
-        with contextlib.suppress(FileExistsError):
-            os.link(file.name, path)
 
 
 def _origin(text: str | None) -> str | None:
@@ -231,15 +188,6 @@ def _address(text: str) -> tuple[str, int]:
     if not colon or not port.isdigit() or int(port) > 65_535:
         raise click.BadParameter("must be HOST:PORT, such as 127.0.0.1:8080", param_hint="--addr")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  ":8080" means every address
-
-
-def _key(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    key = path.read_text().strip()
-    if not key:
-        raise click.BadParameter("the file is empty", param_hint="--api-key-file")
-    return key
 
 
 def _default_scratch(home: Path) -> Path:

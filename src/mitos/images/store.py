@@ -29,7 +29,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mitos.host import process
+from mitos.host import private, process
 from mitos.host.rootfs import RootFilesystem, RootKind
 from mitos.images import erofs, skeleton, tree
 from mitos.images.archive import Limits
@@ -154,7 +154,7 @@ class ImageStore:
         if found is not None:
             return found
         with _translated(image.name):
-            self._directory.mkdir(parents=True, exist_ok=True)
+            private.make_folder(self._directory)
             async with self._locked(recipe, image.name, progress):
                 found = None if fresh else self._recorded(recipe)
                 return found or await self._build(image, recipe, progress)

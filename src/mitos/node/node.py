@@ -228,7 +228,7 @@ def _serve_egress(sandbox: Sandbox, link: Link) -> Coroutine[None, None, None] |
 def _take(home: Path, undo: contextlib.AsyncExitStack) -> None:
     """Makes the home, and makes it this server's: two would remove each other's sandboxes."""
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         undo.enter_context(lock.held(home / "server.lock"))
     except lock.LockedError as exc:
         raise ApiError(
@@ -246,7 +246,7 @@ def _empty(scratch: Path) -> None:
     """Makes the folder, or removes what is in it."""
     try:
         shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
+        scratch.mkdir(mode=0o700, parents=True)
     except OSError as exc:
         raise _not_writable("scratch", scratch, exc) from exc
 

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from mitos.engine.base import Snapshot
+from mitos.host import private
 from mitos.node.quota import Quota
 from mitos.node.state import persist
 from mitos.node.state.database import Database
@@ -62,7 +63,7 @@ class Checkpoints:
         Raises:
             ApiError: the state cannot be written.
         """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(self._directory)
         rows = self._rows()
         kept = {row.id for row in rows if row.uid in living}
         with self._database.transaction() as transaction:

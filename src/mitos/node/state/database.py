@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mitos.host import private
 from mitos.node.state import migration
 from mitos.wire.errors import ApiError, ConnectCode
 
@@ -42,6 +43,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self._deferred: list[Callable[[Transaction], None]] = []
         with _typed(f"{path} could not be opened"):
+            _make_private(path)
             self._connection = sqlite3.connect(path, isolation_level=None)
             try:
                 self._connection.executescript(
@@ -96,6 +98,14 @@ class Database:
         """
         with _typed("the server's state could not be read"):
             return self._connection.execute(statement, parameters).fetchall()
+
+
+def _make_private(path: Path) -> None:
+    """The database holds environments of sandboxes. SQLite gives the files beside it its mode."""
+    private.make_file(path)
+    for beside in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            private.tighten(path.with_name(path.name + beside))
 
 
 @contextlib.contextmanager

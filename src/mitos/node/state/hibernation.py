@@ -13,6 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mitos.engine.base import Snapshot
+from mitos.host import private
 from mitos.node.state.persist import SandboxRow
 
 __all__ = ["Hibernations"]
@@ -56,7 +57,7 @@ class Hibernations:
 
     def sweep(self, hibernated: Collection[str]) -> None:
         """Removes every folder but those of the uids given; makes the place if it is absent."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(self._directory)
         for folder in self._directory.iterdir():
             if folder.name not in hibernated:
                 shutil.rmtree(folder, ignore_errors=True)

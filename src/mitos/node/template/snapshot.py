@@ -19,6 +19,7 @@ from mitos.agent.client import AgentClient
 from mitos.agent.link import Link
 from mitos.agent.stream import LinkLostError
 from mitos.engine.base import Engine, EngineError, Machine, MachineSpec, Resources, Snapshot
+from mitos.host import private
 from mitos.host.rootfs import RootKind
 from mitos.images import erofs, guest
 from mitos.images.image import Image
@@ -65,7 +66,7 @@ class SnapshotStore:
 
     def prepare(self) -> None:
         """Makes the folder and removes what a crashed build left in it."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        private.make_folder(self._directory)
         for leftover in self._directory.glob("building-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
