@@ -21,12 +21,24 @@ def test_readyz_is_open(server: Server) -> None:
     assert server.get("/readyz").status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/v1/metering", "/v1/vitals/node", "/readyz"])
-def test_operators_need_no_key(keyed: Server, path: str) -> None:
-    keyed.create()
+@pytest.mark.parametrize("path", ["/v1/health", "/healthz", "/readyz"])
+def test_health_needs_no_key_and_names_no_sandbox(keyed: Server, path: str) -> None:
+    sandbox = keyed.create()
     with keyed.client() as client:
         client.headers.pop("authorization")
+        answer = client.get(path)
+
+    assert 200 == answer.status_code
+    assert sandbox not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/v1/metering", "/v1/vitals/node"])
+def test_what_names_sandboxes_needs_the_key(keyed: Server, path: str) -> None:
+    keyed.create()
+    with keyed.client() as client:
         assert 200 == client.get(path).status_code
+        client.headers.pop("authorization")
+        assert 401 == client.get(path).status_code
 
 
 def test_a_machine_that_cannot_run_sandboxes_is_not_ready(

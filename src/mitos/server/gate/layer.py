@@ -29,10 +29,8 @@ from mitos.wire.errors import ApiError
 
 __all__ = ["EXPOSE_PATH", "OPEN_PATHS", "Gate"]
 
-OPEN_PATHS = frozenset(
-    {"/v1/health", "/healthz", "/readyz", "/metrics", "/v1/metering", "/v1/vitals/node"}
-)
-"""Served without a key, since they hold ids, names and numbers only. Hosts and origins count."""
+OPEN_PATHS = frozenset({"/v1/health", "/healthz", "/readyz"})
+"""Served without a key: whether the server is well, which names nobody. Hosts and origins count."""
 
 EXPOSE_PATH = "/v1/sandboxes/{id}/expose/{port}"
 """The one route that a preview's token opens too, with what is below it."""

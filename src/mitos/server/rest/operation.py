@@ -1,7 +1,8 @@
 """What operators and their monitoring read: health, metrics, metering, the node's vitals.
 
-Ids, names and numbers only: never a command, a path or a key, which is why the gate asks for no
-key. What an engine's sandboxes cannot have (memory in common, files on disk) it reports as 0.
+Health names nobody, and the gate asks for no key there. The rest has ids, names and numbers, never
+a command, a path or a key. What an engine's sandboxes cannot have (memory in common, files on
+disk) it reports as 0.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Operations(Collector):
         node.events.listen(self._note)
 
     def routes(self) -> list[Route]:
-        """The routes; the gate's table has them as open."""
+        """The routes; the gate's table says which are open."""
 
         def route(path: str, handler: Callable[[], Awaitable[Response]]) -> Route:
             async def serve(_: Request) -> Response:
