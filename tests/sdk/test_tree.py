@@ -82,6 +82,16 @@ def test_a_checkpoint_is_made_with_its_name(sdk: Sdk, sandbox: Any, server: Scri
     assert request.headers["idempotency-key"]
 
 
+def test_a_name_that_is_no_unicode_is_left_to_the_server_to_refuse(
+    sdk: Sdk, sandbox: Any, server: ScriptedServer
+) -> None:
+    refusal = {"code": "invalid_input", "message": "name must be Unicode text"}
+    server.on(*ROUTES["checkpoint"], reply({"error": refusal}, status=400))
+
+    with pytest.raises(mitos.AgentRunError, match="Unicode"):
+        sdk.run(sandbox.checkpoint("a\ud800"))
+
+
 def test_checkpoints_are_listed(sdk: Sdk, sandbox: Any, server: ScriptedServer) -> None:
     server.on(*ROUTES["checkpoints"], reply([KEPT, {**KEPT, "id": "cp-2", "name": ""}]))
 

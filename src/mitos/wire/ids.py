@@ -1,6 +1,6 @@
-"""Names of sandboxes and templates: the one pattern, checked wherever such a name enters.
+"""Names: ids of sandboxes and templates, and texts that are kept for a user, such as a label.
 
-Also how many of them one fork may make.
+Both are checked wherever they enter. Also how many sandboxes one fork may make.
 """
 
 from __future__ import annotations
@@ -8,7 +8,14 @@ from __future__ import annotations
 import re
 import secrets
 
-__all__ = ["ID_PATTERN", "MAX_CHILDREN", "MAX_LABEL", "is_valid_id", "new_ids"]
+__all__ = [
+    "ID_PATTERN",
+    "MAX_CHILDREN",
+    "MAX_LABEL",
+    "is_text",
+    "is_valid_id",
+    "new_ids",
+]
 
 ID_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 """As the published contract writes it; matched against the whole text."""
@@ -30,6 +37,24 @@ def is_valid_id(text: str) -> bool:
         (True, False, False)
     """
     return _ID.fullmatch(text) is not None
+
+
+def is_text(value: object, max_length: int) -> bool:
+    r"""True for Unicode text without NUL: every system can keep it and give it back.
+
+    A JSON escape can write half of a surrogate pair, which no encoding has.
+
+    Args:
+        value: from a request.
+        max_length: in characters.
+
+    Example:
+        >>> is_text("späť", 256), is_text("a\0", 256), is_text("\ud800", 256)
+        (True, False, False)
+    """
+    if not isinstance(value, str) or len(value) > max_length or "\0" in value:
+        return False
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def new_ids(count: int, label: str = "sandbox") -> list[str]:

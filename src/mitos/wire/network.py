@@ -10,8 +10,14 @@ import ipaddress
 from dataclasses import dataclass
 
 from mitos.wire.errors import bad_member
+from mitos.wire.ids import is_text
 
 __all__ = ["NetworkPosture"]
+
+MAX_ENTRIES = 1024
+"""Of each list."""
+MAX_HOST = 261
+"""Characters of a domain entry before its port: the longest name, with a wildcard or brackets."""
 
 _VERDICTS = ("deny", "allow")
 
@@ -52,7 +58,25 @@ class NetworkPosture:
         """
         if not isinstance(value, dict):
             raise bad_member("network", "an object")
-        posture = cls(
+        posture = cls.restore(value)
+        for member in ("allow_domains", "allow_cidrs", "inbound_cidrs"):
+            if len(getattr(posture, member)) > MAX_ENTRIES:
+                raise bad_member(f"network.{member}", f"a list of at most {MAX_ENTRIES} entries")
+        for domain in posture.allow_domains:
+            host, colon, port = domain.rpartition(":")
+            is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
+            if not (host and colon and is_port and is_text(host, MAX_HOST)):
+                raise bad_member("network.allow_domains", "entries of the form host:port")
+        return posture
+
+    @classmethod
+    def restore(cls, value: dict[str, object]) -> NetworkPosture:
+        """Reads what `to_template` gave, without the bounds that requests have today.
+
+        Raises:
+            ApiError: a member is of another type.
+        """
+        return cls(
             block=_boolean(value, "block"),
             egress=_verdict(value, "egress"),
             allow_domains=_strings(value, "allow_domains"),
@@ -60,11 +84,6 @@ class NetworkPosture:
             inbound=_verdict(value, "inbound"),
             inbound_cidrs=_cidrs(value, "inbound_cidrs"),
         )
-        for domain in posture.allow_domains:
-            host, colon, port = domain.rpartition(":")
-            if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-                raise bad_member("network.allow_domains", "entries of the form host:port")
-        return posture
 
     def to_template(self) -> dict[str, object]:
         """The `network` member of a template descriptor: both verdicts, the rest where set."""

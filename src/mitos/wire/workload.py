@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mitos.wire.errors import bad_member
+from mitos.wire.ids import is_text
 
 __all__ = ["ReadyCheck", "Workload"]
 
@@ -22,7 +23,7 @@ MAX_READY_TIMEOUT_S = 1800
 DEFAULT_WAIT_S = 5
 MAX_WAIT_S = 600
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _PATH = re.compile(r"/[!-~]{0,1023}")
 """A request target of origin form: nothing that ends a line or begins a header."""
 
@@ -72,8 +73,11 @@ class Workload:
         if not isinstance(value, dict):
             raise bad_member("workload", "an object")
         command = value.get("command") or []
-        if not isinstance(command, list) or not all(_is_text(each) for each in command):
-            raise bad_member("workload.command", "a list of strings without NUL")
+        if not isinstance(command, list) or not all(is_text(each, MAX_TEXT) for each in command):
+            raise bad_member(
+                "workload.command",
+                f"a list of texts without NUL, each of at most {MAX_TEXT} characters",
+            )
         if len(command) > MAX_ARGUMENTS:
             raise bad_member("workload.command", f"at most {MAX_ARGUMENTS} strings")
         if not command:
@@ -86,16 +90,12 @@ class Workload:
         )
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and "\0" not in value and len(value) <= MAX_TEXT
-
-
 def _environment(value: object) -> tuple[tuple[str, str], ...]:
     found = value or {}
     if not isinstance(found, dict) or len(found) > MAX_VARIABLES:
         raise bad_member("workload.env", f"an object of at most {MAX_VARIABLES} members")
     for name, text in found.items():
-        if not _VARIABLE.fullmatch(name) or not _is_text(text):
+        if not _VARIABLE.fullmatch(name) or not is_text(text, MAX_TEXT):
             raise bad_member("workload.env", "strings by names of letters, digits and '_'")
     return tuple(sorted(found.items()))
 

@@ -9,10 +9,13 @@ import pytest
 
 from mitos.node.end import EndReason
 from mitos.node.phase import Phase
+from mitos.node.state import persist
 from mitos.node.state import sandbox as table_module
 from mitos.node.state.event import EventKind
+from mitos.node.state.persist import CheckpointRow
 from mitos.node.state.state import State
 from mitos.wire.errors import ApiError
+from mitos.wire.network import NetworkPosture
 from tests.node.clock import ManualClock
 from tests.node.consistency import all_kept
 from tests.node.state.conftest import MakeRow
@@ -123,6 +126,61 @@ def test_a_body_of_another_version_is_refused(state: State, row: MakeRow) -> Non
 
     with pytest.raises(ApiError, match="version 2"):
         state.sandboxes.living()
+
+
+DAMAGE = ["not json", "null", '{"version": 1}', '{"version": 1, "spec": 5}', "[]"]
+
+
+@pytest.mark.parametrize("body", DAMAGE)
+def test_a_damaged_row_hides_no_other_and_its_sandbox_has_ended(
+    state: State, row: MakeRow, body: str
+) -> None:
+    state.sandboxes.begin([row("one"), row("two")])
+    with state.database.transaction() as transaction:
+        transaction.execute("UPDATE sandbox SET body = ? WHERE id = 'one'", (body,))
+
+    assert ["two"] == [each.id for each in state.sandboxes.living()]
+    assert ["two"] == [each.id for each in state.sandboxes.living()]
+    reasons = state.database.query("SELECT reason FROM sandbox WHERE id = 'one'")
+    assert [("unreadable",)] == reasons
+
+
+@pytest.mark.parametrize("body", DAMAGE)
+def test_a_damaged_checkpoint_hides_no_other_and_is_swept(
+    state: State, row: MakeRow, body: str
+) -> None:
+    kept = CheckpointRow("cp-1", "uid-one", "kept", row().created_at, 1, row().spec, "fake-1")
+    with state.database.transaction() as transaction:
+        for each in (kept, replace(kept, id="cp-2")):
+            columns = persist.checkpoint_columns(each)
+            transaction.execute("INSERT INTO checkpoint VALUES (?, ?, ?)", columns)
+        transaction.execute("UPDATE checkpoint SET body = ? WHERE id = 'cp-1'", (body,))
+
+    assert ["cp-2"] == [each.id for each in state.checkpoints.records("uid-one")]
+    state.checkpoints.sweep({"uid-one"})
+
+    assert [("cp-2",)] == state.database.query("SELECT id FROM checkpoint")
+
+
+def test_a_kept_name_that_no_answer_can_hold_is_made_readable(state: State, row: MakeRow) -> None:
+    """Earlier versions took any JSON string."""
+    name = "a\0\ud800\U0001f600"
+    kept = CheckpointRow("cp-1", "uid-one", name, row().created_at, 1, row().spec, "fake-1")
+    with state.database.transaction() as transaction:
+        columns = persist.checkpoint_columns(kept)
+        transaction.execute("INSERT INTO checkpoint VALUES (?, ?, ?)", columns)
+
+    (found,) = state.checkpoints.records("uid-one")
+
+    assert "a\0?\U0001f600" == found.name
+
+
+def test_a_posture_of_before_the_bounds_is_still_read(state: State, row: MakeRow) -> None:
+    domains = ("a\0b:80", *(f"{number}.example.com:443" for number in range(2000)))
+    posture = NetworkPosture(allow_domains=domains)
+    state.sandboxes.begin([row("one", network=posture)])
+
+    assert [posture] == [each.network for each in state.sandboxes.living()]
 
 
 def test_what_a_family_has_used_up_goes_with_its_last_member(state: State, row: MakeRow) -> None:

@@ -135,3 +135,82 @@ def test_a_bug_is_internal_and_tells_nothing(
 
     assert (500, "internal") == outcome(answer)
     assert "secret of ours" not in answer.text
+
+
+TEXTS = [b'"\\ud800"', b'"a\\uDFFFb"', b'"\\ude00\\ud83d"', b'{"\\ud800": 1}', b'["\\udc80"]']
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("route", POST_ROUTES)
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(
+    server: Server, route: str, text: bytes
+) -> None:
+    for body in (
+        b'{"id": "x", "spare": %s}' % text,
+        b'{"network": {"allow_domains": [%s]}}' % text,
+    ):
+        assert (400, "invalid_input") == outcome(server.post(route, content=body, headers=JSON))
+
+
+def test_a_member_is_named_in_a_form_that_every_answer_can_hold(server: Server) -> None:
+    answer = server.post("/v1/fork", content=b'{"\\ud800": 1}', headers=JSON)
+
+    assert "\\ud800" in str(error_of(answer)["message"])
+
+
+def test_a_whole_pair_is_text(server: Server, sandbox: str) -> None:
+    path = f"/v1/sandboxes/{sandbox}/checkpoints"
+    body = b'{"name": "\\ud83d\\ude00 \xc3\xa9"}'
+
+    made = server.post(path, content=body, headers=JSON)
+
+    assert (200, "\U0001f600 é") == (made.status_code, made.json()["name"])
+    assert ["\U0001f600 é"] == [each["name"] for each in server.get(path).json()]
+
+
+@pytest.mark.parametrize(
+    "name", [b'"a\\u0000"', b'"a\\u0000\\ud800"', b"5", b'"%s"' % (b"x" * 257)]
+)
+def test_a_checkpoint_name_that_cannot_be_kept_is_refused(
+    server: Server, sandbox: str, name: bytes
+) -> None:
+    path = f"/v1/sandboxes/{sandbox}/checkpoints"
+
+    made = server.post(path, content=b'{"name": %s}' % name, headers=JSON)
+
+    assert (400, "invalid_input") == outcome(made)
+    assert (200, []) == (server.get(path).status_code, server.get(path).json())
+
+
+def test_an_idempotency_key_is_bounded(server: Server) -> None:
+    body = {"template": "python", "id": server.new_id()}
+
+    answer = server.post("/v1/fork", json=body, headers={"Idempotency-Key": "k" * 256})
+
+    assert (400, "invalid_input") == outcome(answer)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"network": {"allow_domains": ["a\0b:80"]}},
+        {"network": {"allow_domains": ["x" * 300 + ":80"]}},
+        {"network": {"allow_domains": ["a:" + "1" * 5000]}},
+        {"network": {"allow_domains": ["a:80"] * 1025}},
+        {"network": {"allow_cidrs": ["10.0.0.0/8"] * 1025}},
+        {"workload": {"command": ["a\0"]}},
+        {"workload": {"command": ["x" * 40_000]}},
+        {"workload": {"command": ["true"], "env": {"A\0": "b"}}},
+        {"workload": {"command": ["true"], "env": {"A" * 300: "b"}}},
+        {"workload": {"command": ["true"], "env": {"A": "b\0"}}},
+        {"id": "a\0b"},
+        {"id": "a" * 65},
+    ],
+)
+def test_what_a_template_cannot_keep_is_refused(server: Server, members: dict[str, object]) -> None:
+    before = server.get("/v1/templates").json()
+
+    answer = server.post("/v1/templates", json={"id": "base", **members})
+
+    assert (400, "invalid_input") == outcome(answer)
+    assert before == server.get("/v1/templates").json()

@@ -5,6 +5,7 @@ The only file that touches the transport. Every failure comes out as `AgentRunEr
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -144,11 +145,14 @@ class AsyncHttp:
         body: dict[str, Any] | None,
         timeout_s: float,
     ) -> httpx.Response:
+        # Escaped, so that the server can say what is wrong with a text that is no Unicode.
+        content = None if body is None else json.dumps(body, allow_nan=False).encode()
+        kind = {} if body is None else {"Content-Type": "application/json"}
         return await self._client().request(
             method,
             self.base_url + path,
-            headers={**self._auth(), **headers},
-            json=body,
+            headers={**self._auth(), **kind, **headers},
+            content=content,
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
         )
 

@@ -55,7 +55,7 @@ class Checkpoints:
         self._database = database
 
     def sweep(self, living: Collection[str]) -> None:
-        """Removes what belongs to no living sandbox.
+        """Removes what belongs to no living sandbox, or cannot be read.
 
         Args:
             living: the uids of those that live.
@@ -64,12 +64,12 @@ class Checkpoints:
             ApiError: the state cannot be written.
         """
         private.make_folder(self._directory)
-        rows = self._rows()
-        kept = {row.id for row in rows if row.uid in living}
+        kept = {row.id for row in self._rows() if row.uid in living}
+        known = self._database.query("SELECT id FROM checkpoint")
         with self._database.transaction() as transaction:
-            for row in rows:
-                if row.id not in kept:
-                    transaction.execute("DELETE FROM checkpoint WHERE id = ?", (row.id,))
+            for (checkpoint_id,) in known:
+                if checkpoint_id not in kept:
+                    transaction.execute("DELETE FROM checkpoint WHERE id = ?", (checkpoint_id,))
         for folder in self._directory.iterdir():
             if folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -169,7 +169,7 @@ class Checkpoints:
         rows = self._database.query(
             "SELECT id, uid, body FROM checkpoint WHERE ?1 IS NULL OR uid = ?1 ORDER BY rowid", uid
         )
-        return [persist.decode_checkpoint(row) for row in rows]
+        return persist.readable(rows, persist.decode_checkpoint)[0]
 
     def _find(self, uid: str, checkpoint_id: str) -> CheckpointRow:
         for row in self._rows(uid):

@@ -41,7 +41,7 @@ class Database:
     """
 
     def __init__(self, path: Path) -> None:
-        self._deferred: list[Callable[[Transaction], None]] = []
+        self._deferred: list[Callable[[Transaction], object]] = []
         with _typed(f"{path} could not be opened"):
             _make_private(path)
             self._connection = sqlite3.connect(path, isolation_level=None)
@@ -81,7 +81,7 @@ class Database:
                 raise
             self._deferred.clear()
 
-    def write_or_defer(self, work: Callable[[Transaction], None]) -> None:
+    def write_or_defer(self, work: Callable[[Transaction], object]) -> None:
         """Writes now, or in front of the next transaction that works."""
         try:
             with self.transaction() as transaction:

@@ -10,16 +10,19 @@ What is searched for is a column; the rest of a row is its `body`, JSON with a v
     spec             {"rootfs", "guest", "resources", "environment"}
     rootfs           {"kind", "path"}
 
-A body of another version is refused: `migration.py` brings older files up to this one.
+A body of another version is refused: `migration.py` brings older files up to this one. A row that
+is damaged is told and left out, so that it hides no other.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mitos.engine.base import MachineSpec, Resources
 from mitos.host.rootfs import RootFilesystem, RootKind
@@ -40,9 +43,14 @@ __all__ = [
     "decode_checkpoint",
     "decode_sandbox",
     "decode_template",
+    "readable",
     "sandbox_columns",
     "template_columns",
 ]
+
+_log = logging.getLogger(__name__)
+
+Row = TypeVar("Row")
 
 VERSION = 1
 """Of every body."""
@@ -148,6 +156,24 @@ class TemplateRow:
     warm_up: WarmUp
 
 
+def readable(
+    rows: Iterable[tuple[Any, ...]], decode: Callable[[tuple[Any, ...]], Row]
+) -> tuple[list[Row], list[tuple[Any, ...]]]:
+    """The rows that can be read, and those that are damaged, which the log names.
+
+    Raises:
+        ApiError: a body is of another version.
+    """
+    found, damaged = [], []
+    for columns in rows:
+        try:
+            found.append(decode(columns))
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            _log.error("the saved row %r is damaged and left out: %r", columns[:3], exc)
+            damaged.append(columns)
+    return found, damaged
+
+
 def sandbox_columns(row: SandboxRow) -> tuple[Any, ...]:
     """A sandbox as `uid, owner, id, template, parent, phase, deadline, budget, body`."""
     body = _encode(
@@ -183,7 +209,7 @@ def decode_sandbox(columns: tuple[Any, ...]) -> SandboxRow:
         parent_id=kept["parent_id"],
         created_at=datetime.fromisoformat(kept["created_at"]),
         fork_time_ms=kept["fork_time_ms"],
-        network=NetworkPosture.parse(kept["network"]),
+        network=NetworkPosture.restore(kept["network"]),
         phase=Phase(phase),
         spec=_decode_spec(kept["spec"]),
         snapshot_format=kept["format"],
@@ -255,7 +281,7 @@ def decode_template(columns: tuple[Any, ...]) -> TemplateRow:
         id=template_id,
         created_at=datetime.fromisoformat(kept["created_at"]),
         creation_time_ms=kept["creation_time_ms"],
-        network=NetworkPosture.parse(kept["network"]),
+        network=NetworkPosture.restore(kept["network"]),
         resources=Resources(**kept["resources"]),
         rootfs=_decode_rootfs(kept["rootfs"]),
         rootfs_key=kept["rootfs_key"],
@@ -308,6 +334,9 @@ def _encode(**members: Any) -> str:
 
 def _decode(body: str, what: str) -> dict[str, Any]:
     kept: dict[str, Any] = json.loads(body)
+    if "\\ud" in body:
+        # An earlier version took half a surrogate pair into names, which no answer can hold.
+        kept = json.loads(json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace"))
     if kept.get("version") != VERSION:
         raise ApiError(
             "internal",

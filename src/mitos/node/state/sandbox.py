@@ -114,7 +114,7 @@ class SandboxTable:
         self._events.publish(event)
 
     def living(self) -> list[SandboxRow]:
-        """Every sandbox that has no end, oldest first.
+        """Every sandbox that has no end, oldest first. Damaged ones end here.
 
         Raises:
             ApiError: a row is of another version.
@@ -123,7 +123,15 @@ class SandboxTable:
             "SELECT uid, owner, id, template, parent, phase, deadline, budget, body FROM sandbox"
             " WHERE ended_at IS NULL ORDER BY created_at, rowid"
         )
-        return [persist.decode_sandbox(row) for row in rows]
+        found, damaged = persist.readable(rows, persist.decode_sandbox)
+        if damaged:
+            ends = [(self._clock.now(), EndReason.UNREADABLE.value, uid) for uid, *_ in damaged]
+            self._database.write_or_defer(
+                lambda transaction: transaction.executemany(
+                    "UPDATE sandbox SET ended_at = ?, reason = ? WHERE uid = ?", ends
+                )
+            )
+        return found
 
     def end_reason(self, owner: str, sandbox_id: str) -> tuple[EndReason, int] | None:
         """Why the last sandbox of an id ended, and its memory limit in MiB; None if long ago."""

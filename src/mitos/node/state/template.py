@@ -66,10 +66,10 @@ class TemplateTable:
         self._events.publish(event)
 
     def all(self) -> list[TemplateRow]:
-        """Every template.
+        """Every template but damaged ones.
 
         Raises:
             ApiError: a row is of another version.
         """
         rows = self._database.query("SELECT owner, id, body FROM template")
-        return [persist.decode_template(row) for row in rows]
+        return persist.readable(rows, persist.decode_template)[0]

@@ -8,7 +8,8 @@ from mitos.node.state.checkpoint import CheckpointRecord
 from mitos.server.identifier import checked_id
 from mitos.server.rest.request import Body, Call, Front
 from mitos.server.rest.sandbox import sandbox_body
-from mitos.wire.errors import ApiError
+from mitos.wire.errors import bad_member
+from mitos.wire.ids import is_text
 
 __all__ = ["routes"]
 
@@ -32,8 +33,8 @@ async def _list(call: Call) -> object:
 
 async def _create(call: Call) -> object:
     name = call.body().get("name", "")
-    if not isinstance(name, str) or len(name) > MAX_NAME:
-        raise ApiError("invalid_input", f"name must be a text of at most {MAX_NAME} characters")
+    if not is_text(name, MAX_NAME):
+        raise bad_member("name", f"a text of at most {MAX_NAME} characters, without NUL")
     return _checkpoint(await call.tenant.checkpoint(call.sandbox_id, name))
 
 

@@ -7,6 +7,7 @@ what it is: a page of another site can send text or a form to any address, but n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,12 +20,18 @@ from mitos.server.identifier import checked_id
 from mitos.server.journal import note_sandbox
 from mitos.server.settings import ServerSettings
 from mitos.server.tenant import Tenants
-from mitos.wire.errors import ApiError
+from mitos.wire.errors import ApiError, bad_member
 
 __all__ = ["Body", "Call", "Front", "Handler", "checked_sandbox_id", "integer"]
 
 Body = dict[str, Any]
 Handler = Callable[["Call"], Awaitable[object]]
+
+MAX_IDEMPOTENCY_KEY = 255
+"""Characters; a UUID has 36."""
+
+_SURROGATE = re.compile(r"\\u[dD]")
+"""Only an escape can bring one in: UTF-8 has none."""
 
 _SHOWN = 80
 """Characters of a content type that a refusal repeats."""
@@ -50,8 +57,15 @@ class Call:
 
     @property
     def idempotency_key(self) -> str | None:
-        """The header, if it was sent with a value."""
-        return self._request.headers.get("idempotency-key") or None
+        """The header, if it was sent with a value.
+
+        Raises:
+            ApiError: `invalid_input`, it is too long to be remembered.
+        """
+        key = self.header("idempotency-key")
+        if len(key) > MAX_IDEMPOTENCY_KEY:
+            raise bad_member("Idempotency-Key", f"at most {MAX_IDEMPOTENCY_KEY} characters")
+        return key or None
 
     @property
     def sandbox_id(self) -> str:
@@ -93,17 +107,20 @@ class Call:
             self._check_content_type()
 
     def body(self) -> Body:
-        """The body, a JSON object.
+        """The body, a JSON object of Unicode text: whatever of it is kept can be given back.
 
         Raises:
-            ApiError: `invalid_json`.
+            ApiError: `invalid_json`; `invalid_input` for half a surrogate pair.
         """
         try:
-            body = json.loads(self._raw)
+            text = self._raw.decode("utf-8-sig")
+            body = json.loads(text)
         except (ValueError, RecursionError) as exc:
             raise ApiError("invalid_json", "the request body is not JSON") from exc
         if not isinstance(body, dict):
             raise ApiError("invalid_json", "the request body is not a JSON object")
+        if _SURROGATE.search(text):
+            _check_unicode(body)
         return body
 
     def _check_size(self, size: int) -> None:
@@ -146,6 +163,15 @@ class Front:
             return result if isinstance(result, Response) else JSONResponse(result)
 
         return Route(path, serve, methods=[method], name=handler.__name__.lstrip("_"))
+
+
+def _check_unicode(body: Body) -> None:
+    for member, value in body.items():
+        try:
+            json.dumps([member, value], ensure_ascii=False).encode()
+        except (UnicodeEncodeError, RecursionError):
+            shown = ascii(member)[:_SHOWN]
+            raise bad_member(shown, "Unicode text, without half a surrogate pair") from None
 
 
 def checked_sandbox_id(value: object, kind: str = "sandbox") -> str:
