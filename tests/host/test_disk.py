@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -69,3 +70,22 @@ def test_reserving_nothing_is_fine(tmp_path: Path) -> None:
 def test_a_file_that_is_not_open_is_an_error() -> None:
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
         disk.reserve(-1, 10)
+
+
+def test_a_disk_says_why_nothing_can_be_written(small: Path) -> None:
+    assert disk.fault(small) is None
+
+    made = 0
+    with contextlib.suppress(OSError):
+        while True:
+            (small / f"file-{made}").touch()
+            made += 1
+    assert errno.ENOSPC == disk.fault(small)
+    (small / "file-0").unlink()
+    assert disk.fault(small) is None
+
+    with contextlib.suppress(OSError):
+        (small / "large").write_bytes(bytes(_SMALL_BYTES))
+    assert errno.ENOSPC == disk.fault(small)
+    subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+    assert errno.EROFS == disk.fault(small)

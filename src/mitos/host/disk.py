@@ -7,7 +7,10 @@ import errno
 import os
 from pathlib import Path
 
-__all__ = ["free_bytes", "release", "reserve"]
+__all__ = ["fault", "free_bytes", "release", "reserve"]
+
+_LEAST_BYTES = 64 << 10
+"""Less than this is nothing: programs write more at once, and then have written a part of it."""
 
 _FALLOC_FL_KEEP_SIZE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -19,6 +22,20 @@ def free_bytes(path: Path) -> int:
     """Bytes that may still be written on the file system of `path`."""
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize
+
+
+def fault(path: Path) -> int | None:
+    """Why nothing more can be written on the file system of `path`.
+
+    Returns:
+        `ENOSPC` when it has no block or no inode left, `EROFS` when it is read-only, else None.
+    """
+    found = os.statvfs(path)
+    if found.f_flag & os.ST_RDONLY:
+        return errno.EROFS
+    has_inodes = found.f_files == 0 or found.f_favail > 0  # 0 of 0: it has no limit
+    has_blocks = found.f_bavail * found.f_frsize >= _LEAST_BYTES
+    return None if has_inodes and has_blocks else errno.ENOSPC
 
 
 def reserve(descriptor: int, size_bytes: int) -> None:

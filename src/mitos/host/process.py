@@ -191,12 +191,16 @@ class Child:
 
 
 def find(argument: str) -> list[int]:
-    """Lists the processes that have `argument` as one word of their command line."""
+    """Lists the processes that have `argument` as one word of their command line.
+
+    Raises:
+        OSError: they cannot be read now, for want of descriptors.
+    """
     wanted, found = os.fsencode(argument), []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             if wanted in (entry / "cmdline").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
     return found

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mitos.agent.link import Link
 from mitos.engine.base import Engine, EngineError
-from mitos.host import lock
+from mitos.host import lock, private
 from mitos.images.store import ImageStore
 from mitos.node import vitals
 from mitos.node.clock import Clock, SystemClock
@@ -37,7 +37,7 @@ from mitos.node.machine.launcher import Launcher
 from mitos.node.machine.pool import Pool
 from mitos.node.parts import Parts
 from mitos.node.principal import Principal
-from mitos.node.refusal import translate
+from mitos.node.refusal import storage_errors, translate
 from mitos.node.settings import NodeSettings
 from mitos.node.state.event import EventFeed
 from mitos.node.state.state import State
@@ -75,6 +75,11 @@ class Node:
             ApiError: the engine cannot run on this machine, another server uses this home, or its
                 state cannot be read.
         """
+        with storage_errors("the server cannot use its folders"):
+            return await self._start()
+        raise AssertionError("unreachable")
+
+    async def _start(self) -> RunningNode:
         settings, engine, clock = self._settings, self._engine, self._clock
         async with contextlib.AsyncExitStack() as undo:
             _take(settings.home, undo)
@@ -243,10 +248,13 @@ def _take(home: Path, undo: contextlib.AsyncExitStack) -> None:
 
 
 def _empty(scratch: Path) -> None:
-    """Makes the folder, or removes what is in it."""
+    """Makes the folder anew: what is there may be anybody's. A mounted one is emptied."""
     try:
         shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(mode=0o700, parents=True)
+        if scratch.is_mount():
+            private.tighten(scratch)
+        else:
+            scratch.mkdir(mode=0o700, parents=True)
     except OSError as exc:
         raise _not_writable("scratch", scratch, exc) from exc
 

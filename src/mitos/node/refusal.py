@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 from collections.abc import Iterator
 
 from mitos.engine.base import EngineError, EngineFault
 from mitos.wire.errors import ApiError, ConnectCode, conflict
 
 __all__ = [
+    "HOST_FAULTS",
     "busy",
     "check_timeout",
     "engine_errors",
     "id_in_use",
+    "no_space",
     "not_running",
+    "storage_errors",
+    "storage_failed",
     "translate",
     "unknown_template",
 ]
+
+_log = logging.getLogger(__name__)
 
 _CODE_OF_FAULT = {
     EngineFault.UNAVAILABLE: ("internal", ConnectCode.UNAVAILABLE),
@@ -27,19 +35,88 @@ _CODE_OF_FAULT = {
 }
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+
+HOST_FAULTS = frozenset({*_FULL, *_NO_DESCRIPTORS, errno.EROFS, errno.EIO})
+"""What is the host's fault alone, whatever we did."""
+
+
 def translate(error: EngineError, what: str) -> ApiError:
     """An engine's error as one of the catalogue."""
-    code, connect = _CODE_OF_FAULT[error.fault]
-    return ApiError(code, what, cause=str(error), remediation=error.remediation, connect=connect)
+    cause, fault = error.__cause__, error.fault
+    if fault is EngineFault.FAILED and isinstance(cause, OSError) and cause.errno in HOST_FAULTS:
+        return storage_failed(cause, what)
+    code, connect = _CODE_OF_FAULT[fault]
+    context = {"dimension": "disk"} if fault is EngineFault.NO_SPACE else None
+    return ApiError(
+        code,
+        what,
+        cause=str(error),
+        remediation=error.remediation,
+        context=context,
+        connect=connect,
+    )
 
 
 @contextlib.contextmanager
 def engine_errors(what: str) -> Iterator[None]:
-    """Turns the engine's errors into ours, at the node's edge."""
+    """Turns the engine's errors, and the host's in what it does, into ours."""
     try:
-        yield
+        with storage_errors(what):
+            yield
     except EngineError as exc:
         raise translate(exc, what) from exc
+
+
+def no_space(what: str, cause: str) -> ApiError:
+    """A disk is full, or has no room for another file."""
+    return ApiError(
+        "quota_exceeded",
+        what,
+        cause=cause,
+        remediation="Free space on the disk of the server's home or scratch folder; ending"
+        " sandboxes helps.",
+        context={"dimension": "disk"},
+    )
+
+
+def storage_failed(error: OSError, what: str) -> ApiError:
+    """A failure of the host's storage: full, without descriptors, read-only, broken."""
+    if error.errno in _FULL:
+        return no_space(what, str(error))
+    if error.errno in _NO_DESCRIPTORS:
+        return ApiError(
+            "quota_exceeded",
+            what,
+            cause=str(error),
+            remediation="End sandboxes or close connections, or start the server with a higher"
+            " `ulimit -n`.",
+            context={"dimension": "descriptors"},
+        )
+    _log.error("%s", what, exc_info=error)
+    return ApiError(
+        "internal",
+        what,
+        cause=str(error),
+        remediation="Look at the disk of the server's home and at the server's log.",
+        status=503,
+        connect=ConnectCode.UNAVAILABLE,
+    )
+
+
+@contextlib.contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turns the failures of the host's storage into ours.
+
+    A lost connection or a deadline is another's affair and passes.
+    """
+    try:
+        yield
+    except (ConnectionError, TimeoutError):
+        raise
+    except OSError as exc:
+        raise storage_failed(exc, what) from exc
 
 
 def unknown_template(template_id: str) -> ApiError:

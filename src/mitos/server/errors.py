@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from mitos.node.refusal import HOST_FAULTS, storage_failed
 from mitos.server.journal import note_code
 from mitos.wire._generated.google.rpc.error_info_pb import ErrorInfo
 from mitos.wire.errors import ERROR_INFO_DOMAIN, ApiError
@@ -40,7 +41,12 @@ def envelope_response(error: ApiError) -> JSONResponse:
 
 
 def internal_error(exc: Exception) -> ApiError:
-    """A bug of ours as an error of the catalogue; its traceback goes to the log."""
+    """A bug of ours as an error of the catalogue; its traceback goes to the log.
+
+    A disk or descriptor that is missing is no bug, wherever it is noticed.
+    """
+    if isinstance(exc, OSError) and exc.errno in HOST_FAULTS:
+        return storage_failed(exc, "the server failed to handle the request")
     _log.error("unexpected error", exc_info=exc)
     return ApiError("internal", "the server failed to handle the request")
 

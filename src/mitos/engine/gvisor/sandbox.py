@@ -289,8 +289,8 @@ async def purge(sandbox_id: str, place: Place) -> None:
     argument = f"--bundle={place.folder(sandbox_id)}"
     try:
         async with asyncio.timeout(_REMOVE_TIMEOUT_S):
-            while strays := process.find(argument):
-                for pid in strays:
+            while (strays := _strays(argument)) != []:
+                for pid in strays or ():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 await asyncio.sleep(_RETRY_S)
@@ -299,6 +299,14 @@ async def purge(sandbox_id: str, place: Place) -> None:
     with contextlib.suppress(OSError, ValueError):
         _unlink(_read_state(place.runsc.root, sandbox_id)[2])
     await _remove_traces(sandbox_id, place)
+
+
+def _strays(argument: str) -> list[int] | None:
+    """The processes with the argument; None when no descriptor is left to look for them."""
+    try:
+        return process.find(argument)
+    except OSError:
+        return None
 
 
 async def _remove_traces(sandbox_id: str, place: Place) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 __all__ = ["make_all"]
+
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -30,7 +33,10 @@ async def make_all(
                 group.create_task(make(index, maker))
     except BaseException as exc:
         for thing in made.values():
-            await undo(thing)
+            try:
+                await undo(thing)
+            except Exception:  # noqa: BLE001  whatever it was, the others must go too
+                _log.exception("what one of several made could not be undone")
         if isinstance(exc, BaseExceptionGroup):
             raise exc.exceptions[0] from None
         raise

@@ -22,7 +22,7 @@ from mitos.engine.base import Blank, Engine, EngineError, MachineSpec, Snapshot
 from mitos.node.machine.gather import make_all
 from mitos.node.machine.pool import Pool
 from mitos.node.machine.running import RunningMachine, destroy, restore
-from mitos.node.refusal import engine_errors, translate
+from mitos.node.refusal import engine_errors, storage_errors, storage_failed, translate
 from mitos.node.settings import NodeSettings
 from mitos.wire.errors import ApiError
 
@@ -61,7 +61,7 @@ class Launcher:
         Raises:
             ApiError: it did not come up; nothing of it is left.
         """
-        with self._pool.foreground():
+        with self._pool.foreground(1):
             running = await self._pool.take_warm(snapshot)
             if running is None:
                 with engine_errors(f"sandbox {sandbox_id} could not be started"):
@@ -104,7 +104,7 @@ class Launcher:
         Raises:
             ApiError: no snapshot, or no blanks.
         """
-        with self._pool.foreground(), self._work_directory() as work:
+        with self._pool.foreground(count), self._work_directory() as work:
             blanks = asyncio.create_task(self._take_blanks(spec, count))
             try:
                 snapshot = await take_snapshot(work / "snapshot")
@@ -120,7 +120,7 @@ class Launcher:
     async def _discard(self, blanks: asyncio.Task[list[Blank]]) -> None:
         """Frees the blanks of a fork that failed, whether or not a restore consumed them."""
         blanks.cancel()
-        with contextlib.suppress(asyncio.CancelledError, EngineError, ApiError):
+        with contextlib.suppress(asyncio.CancelledError, EngineError, ApiError, OSError):
             for blank in await blanks:
                 await self._engine.destroy(blank)
 
@@ -137,7 +137,8 @@ class Launcher:
 
     @contextlib.contextmanager
     def _work_directory(self) -> Iterator[Path]:
-        directory = Path(tempfile.mkdtemp(prefix="fork-", dir=self._settings.scratch))
+        with storage_errors("the scratch folder has no place for a fork"):
+            directory = Path(tempfile.mkdtemp(prefix="fork-", dir=self._settings.scratch))
         try:
             yield directory
         finally:
@@ -187,7 +188,12 @@ class Copies:
             ),
             return_exceptions=True,
         )
-        return [_outcome(result, _failed(source_id)) for result in results]
+        try:
+            return [_outcome(result, _failed(source_id)) for result in results]
+        except BaseException:
+            made = [each for each in results if isinstance(each, RunningMachine)]
+            await asyncio.gather(*(destroy(self._engine, each) for each in made))
+            raise
 
 
 def _failed(source_id: str) -> str:
@@ -200,6 +206,8 @@ def _outcome(result: RunningMachine | BaseException, what: str) -> RunningMachin
             return result
         case EngineError():
             return translate(result, what)
+        case OSError():
+            return storage_failed(result, what)
         case _:
             raise result
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from mitos.agent.identity import make_identity
 from mitos.engine.base import Blank, Engine, EngineError, MachineSpec, Snapshot
 from mitos.node.machine.gather import make_all
+from mitos.node.machine.room import Room
 from mitos.node.machine.running import RunningMachine, destroy, restore
 from mitos.node.settings import NodeSettings
 from mitos.wire.errors import ApiError
@@ -73,6 +74,7 @@ class Pool:
         self._takes: dict[MachineSpec, deque[int]] = defaultdict(lambda: deque(maxlen=RECENT_TAKES))
         self._warm: dict[Snapshot, deque[_Warm]] = defaultdict(deque)
         self._users: Counter[Snapshot] = Counter()
+        self._room = Room()
         self._foreground = 0
         self._quiet_from = 0.0
         self._wake = asyncio.Event()
@@ -92,7 +94,10 @@ class Pool:
             await self._drop_warm(snapshot)
         for blanks in self._blanks.values():
             while blanks:
-                await self._engine.destroy(blanks.popleft())
+                try:
+                    await self._engine.destroy(blanks.popleft())
+                except (EngineError, OSError) as exc:
+                    _log.error("a blank could not be removed: %s", exc)
 
     def keep_warm(self, snapshot: Snapshot) -> None:
         """Keeps warm machines of the snapshot, and blanks of its spec, for one more user of it."""
@@ -108,11 +113,16 @@ class Pool:
             await self._drop_warm(snapshot)
 
     @contextlib.contextmanager
-    def foreground(self) -> Iterator[None]:
-        """While this is open the refiller stands aside: somebody waits for a machine."""
+    def foreground(self, count: int) -> Iterator[None]:
+        """While this is open the refiller stands aside: somebody waits for so many machines.
+
+        Raises:
+            ApiError: `quota_exceeded`, there is no room for them.
+        """
         self._foreground += 1
         try:
-            yield
+            with self._room.taken(count):
+                yield
         finally:
             self._foreground -= 1
             self._quiet_from = time.monotonic() + QUIET_S
@@ -135,7 +145,7 @@ class Pool:
         """Lets it go on; False when it has ended meanwhile."""
         try:
             await self._engine.resume(warm.running.machine)
-        except EngineError as exc:
+        except (EngineError, OSError) as exc:
             _log.warning("a warm machine could not be woken: %s", exc)
             return False
         warm.paused.close()
@@ -175,7 +185,7 @@ class Pool:
                 while not self._foreground and await self._refill_one():
                     pass
                 wait_s = self._quiet_from - time.monotonic()
-            except (EngineError, ApiError) as exc:
+            except (EngineError, ApiError, OSError) as exc:
                 _log.warning("refilling the pool failed, next try in %.0f s: %s", RETRY_S, exc)
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -185,6 +195,10 @@ class Pool:
 
     async def _refill_one(self) -> bool:
         """Makes one thing that is missing; False when nothing is, or what is can wait."""
+        with self._room.taken(1):
+            return await self._make_one()
+
+    async def _make_one(self) -> bool:
         is_quiet = time.monotonic() >= self._quiet_from
         wanted_warm = self._settings.warm_per_template if is_quiet else 1
         for snapshot in list(self._users):

@@ -35,7 +35,7 @@ async def destroy(engine: Engine, running: RunningMachine) -> None:
     await running.link.close()
     try:
         await engine.destroy(running.machine)
-    except EngineError as exc:
+    except (EngineError, OSError) as exc:
         _log.error("machine %s could not be removed: %s", running.machine.id, exc)
 
 

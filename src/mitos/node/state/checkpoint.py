@@ -19,6 +19,7 @@ from pathlib import Path
 from mitos.engine.base import Snapshot
 from mitos.host import private
 from mitos.node.quota import Quota
+from mitos.node.refusal import storage_errors
 from mitos.node.state import persist
 from mitos.node.state.database import Database
 from mitos.node.state.persist import CheckpointRow
@@ -66,10 +67,13 @@ class Checkpoints:
         private.make_folder(self._directory)
         kept = {row.id for row in self._rows() if row.uid in living}
         known = self._database.query("SELECT id FROM checkpoint")
-        with self._database.transaction() as transaction:
-            for (checkpoint_id,) in known:
-                if checkpoint_id not in kept:
-                    transaction.execute("DELETE FROM checkpoint WHERE id = ?", (checkpoint_id,))
+        gone = [row for row in known if row[0] not in kept]
+        if gone:
+            self._database.write_or_defer(
+                lambda transaction: transaction.executemany(
+                    "DELETE FROM checkpoint WHERE id = ?", gone
+                )
+            )
         for folder in self._directory.iterdir():
             if folder.name not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -110,7 +114,8 @@ class Checkpoints:
             ApiError: `quota_exceeded`, it is too large; or the state cannot be written. The
                 snapshot is the caller's to discard.
         """
-        size = sum(file.stat().st_blocks * 512 for file in snapshot.directory.iterdir())
+        with storage_errors("the checkpoint's size could not be read"):
+            size = sum(file.stat().st_blocks * 512 for file in snapshot.directory.iterdir())
         used = sum(row.size_bytes for row in self._rows() if row.uid in owned)
         quota.check_checkpoint_bytes(used + size)
         created_at = datetime.now(timezone.utc)
@@ -183,12 +188,17 @@ class Checkpoints:
 
 
 def digest(snapshot: Snapshot) -> str:
-    """SHA-256 over the names and contents of a snapshot's files, in hex. Takes a while."""
+    """SHA-256 over the names and contents of a snapshot's files, in hex. Takes a while.
+
+    Raises:
+        ApiError: a file cannot be read.
+    """
     total = hashlib.sha256()
-    for file in sorted(snapshot.directory.iterdir()):
-        with file.open("rb") as content:
-            part = hashlib.file_digest(content, "sha256").digest()
-        total.update(file.name.encode() + b"\0" + part)
+    with storage_errors("the checkpoint cannot be read"):
+        for file in sorted(snapshot.directory.iterdir()):
+            with file.open("rb") as content:
+                part = hashlib.file_digest(content, "sha256").digest()
+            total.update(file.name.encode() + b"\0" + part)
     return total.hexdigest()
 
 

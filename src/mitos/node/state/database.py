@@ -13,18 +13,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mitos.host import private
+from mitos.host import disk, private
+from mitos.node.refusal import no_space, storage_errors, storage_failed
 from mitos.node.state import migration
-from mitos.wire.errors import ApiError, ConnectCode
+from mitos.wire.errors import ApiError
 
 __all__ = ["Database", "Transaction"]
 
 _log = logging.getLogger(__name__)
+
+_LOCK_WAIT_S = 0.1
+"""How long the event loop waits for another program that writes to the file. Ours has it alone; an
+administrator's shell may not.
+"""
 
 Transaction = sqlite3.Connection
 """What a transaction's statements are executed on."""
@@ -42,12 +49,14 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._deferred: list[Callable[[Transaction], object]] = []
-        with _typed(f"{path} could not be opened"):
+        self._path = path
+        with _typed(f"{path} could not be opened", path):
             _make_private(path)
-            self._connection = sqlite3.connect(path, isolation_level=None)
+            self._connection = sqlite3.connect(path, _LOCK_WAIT_S, isolation_level=None)
             try:
                 self._connection.executescript(
                     "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+                    "PRAGMA temp_store = MEMORY;"
                 )
                 migration.migrate(self._connection)
             except BaseException:
@@ -68,7 +77,7 @@ class Database:
         Raises:
             ApiError: `quota_exceeded` on a full disk, `internal` (503) for other failures.
         """
-        with _typed("the server's state could not be written"):
+        with _typed("the server's state could not be written", self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 for work in self._deferred:
@@ -96,7 +105,7 @@ class Database:
         Raises:
             ApiError: `internal` (503), the file cannot be read.
         """
-        with _typed("the server's state could not be read"):
+        with _typed("the server's state could not be read", self._path):
             return self._connection.execute(statement, parameters).fetchall()
 
 
@@ -109,24 +118,15 @@ def _make_private(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _typed(what: str) -> Iterator[None]:
-    """Turns SQLite's errors into those of the catalogue."""
+def _typed(what: str, path: Path) -> Iterator[None]:
+    """Turns SQLite's errors, and the disk's below it, into those of the catalogue."""
     try:
-        yield
+        with storage_errors(what):
+            yield
     except sqlite3.Error as exc:
         if getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            raise ApiError(
-                "quota_exceeded",
-                what,
-                cause=str(exc),
-                remediation="Free space on the disk of the server's home; ending sandboxes helps.",
-                context={"dimension": "disk"},
-            ) from exc
-        raise ApiError(
-            "internal",
-            what,
-            cause=str(exc),
-            remediation="Look at the disk of the server's home and at the server's log.",
-            status=503,
-            connect=ConnectCode.UNAVAILABLE,
-        ) from exc
+            raise no_space(what, str(exc)) from exc
+        # SQLite has one error for all that fails beside the file itself.
+        reason = disk.fault(path.parent)
+        fault = OSError(str(exc)) if reason is None else OSError(reason, os.strerror(reason))
+        raise storage_failed(fault, what) from exc

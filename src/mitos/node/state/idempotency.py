@@ -94,5 +94,8 @@ class IdempotencyKeys:
             "SELECT resources FROM idempotency WHERE owner = ? AND key = ? AND kind = ? AND at > ?",
             *(owner, key, kind, now - LIFETIME_S),
         )
-        created = list(json.loads(rows[0][0])) if rows else None
+        try:
+            created = list(json.loads(rows[0][0])) if rows else None
+        except (ValueError, TypeError):
+            created = None  # damaged: as a key that nobody used
         return KeyUse(owner, key, kind, now, created)

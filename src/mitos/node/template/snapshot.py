@@ -27,13 +27,16 @@ from mitos.images.store import BuiltImage, ImageBuildError, ImageStore
 from mitos.node.end import EndReason, reason_of, text_of
 from mitos.node.machine.running import RunningMachine, destroy
 from mitos.node.recipe import Recipe, WarmUp, layer_key, snapshot_key
-from mitos.node.refusal import translate
+from mitos.node.refusal import HOST_FAULTS, no_space, storage_errors, storage_failed, translate
 from mitos.node.settings import NodeSettings
 from mitos.node.state.persist import TemplateRow
 from mitos.node.template.warm_up import Progress, build_failed, run_steps, warm_up
 from mitos.wire.errors import ApiError
 
 __all__ = ["SnapshotStore", "TemplateSnapshot"]
+
+_FULL_TEXTS = ("No space left on device", "too little free space")
+"""What programs that fill an image say of a full disk, and we of an archive."""
 
 END_REASON_DEADLINE_S = 1.0
 """How long a machine whose link broke may take to say why."""
@@ -99,7 +102,8 @@ class SnapshotStore:
         """Where the snapshot is, or would be, and of which spec."""
         if self._guest is None:
             home = self._settings.home / "guest"
-            self._guest = await asyncio.to_thread(guest.materialize, home)
+            with storage_errors("the agent's files could not be written"):
+                self._guest = await asyncio.to_thread(guest.materialize, home)
         rootfs = built.rootfs
         if self._engine.facts.root_kinds[0] is RootKind.EROFS_IMAGE and erofs.is_available():
             rootfs = self._images.sealed(built, self._guest)
@@ -111,7 +115,7 @@ class SnapshotStore:
         try:
             return await self._images.ensure(image, progress)
         except ImageBuildError as exc:
-            raise build_failed(image.name, "rootfs", str(exc)) from exc
+            raise _image_failed(image.name, exc) from exc
 
     async def _build(
         self, recipe: Recipe, built: BuiltImage, wanted: Snapshot, progress: Progress
@@ -119,13 +123,16 @@ class SnapshotStore:
         name = recipe.base.name
         await self._seal(built, wanted.spec, lambda step: progress(f"{name}: {step}"), name)
         await asyncio.to_thread(shutil.rmtree, wanted.directory, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix="building-", dir=self._directory))
+        what = f"template {name!r} could not be booted and snapshotted"
+        with storage_errors(what):
+            work = Path(tempfile.mkdtemp(prefix="building-", dir=self._directory))
         try:
             made = await self._make(recipe, wanted.spec, work / "snapshot", progress)
-            made.directory.rename(wanted.directory)
+            with storage_errors(what):
+                made.directory.rename(wanted.directory)
             progress(f"{name}: ready")
         except EngineError as exc:
-            raise translate(exc, f"template {name!r} could not be booted and snapshotted") from exc
+            raise translate(exc, what) from exc
         except (LinkLostError, TimeoutError) as exc:
             reason = str(exc) or "the machine did not answer in time"
             raise build_failed(name, "boot", reason) from exc
@@ -140,7 +147,7 @@ class SnapshotStore:
         try:
             await self._images.seal(built, spec.guest, progress)
         except ImageBuildError as exc:
-            raise build_failed(name, "rootfs", str(exc)) from exc
+            raise _image_failed(name, exc) from exc
 
     async def _make(
         self, recipe: Recipe, spec: MachineSpec, directory: Path, progress: Progress
@@ -160,6 +167,16 @@ class SnapshotStore:
             async with link.frozen(self._settings.freeze_deadline_s):
                 return await self._engine.checkpoint(machine, directory)
         raise AssertionError("unreachable")
+
+
+def _image_failed(name: str, error: ImageBuildError) -> ApiError:
+    """The image's own fault, unless the disk is full or cannot be written."""
+    what, cause = f"the image {name!r} could not be built", error.__cause__
+    if isinstance(cause, OSError) and cause.errno in HOST_FAULTS:
+        return storage_failed(cause, what)
+    if any(text in str(error) for text in _FULL_TEXTS):
+        return no_space(what, str(error))
+    return build_failed(name, "rootfs", str(error))
 
 
 def _is_whole(snapshot: Snapshot) -> bool:
