@@ -80,7 +80,7 @@ def test_damage_is_survived_or_told(
 def test_what_is_no_database_says_what_to_do(home: Path, clock: ManualClock) -> None:
     (home / "state.db").write_bytes(b"this is no database" * 1000)
 
-    with pytest.raises(ApiError, match="state.db could not be opened") as caught:
+    with pytest.raises(ApiError, match="could not be opened") as caught:
         State.open(home, clock)
 
     assert ("internal", 503) == (caught.value.code, caught.value.status)
