@@ -15,6 +15,7 @@ __all__ = [
     "busy",
     "check_timeout",
     "engine_errors",
+    "host_fault",
     "id_in_use",
     "no_space",
     "not_running",
@@ -38,15 +39,18 @@ _CODE_OF_FAULT = {
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 
+_FULL_TEXTS = ("no space left on device", "too little free space")
+"""What programs say of a full disk, and we where an archive would fill one."""
+
 HOST_FAULTS = frozenset({*_FULL, *_NO_DESCRIPTORS, errno.EROFS, errno.EIO})
 """What is the host's fault alone, whatever we did."""
 
 
 def translate(error: EngineError, what: str) -> ApiError:
     """An engine's error as one of the catalogue."""
-    cause, fault = error.__cause__, error.fault
-    if fault is EngineFault.FAILED and isinstance(cause, OSError) and cause.errno in HOST_FAULTS:
-        return storage_failed(cause, what)
+    fault = error.fault
+    if fault is EngineFault.FAILED and (refusal := host_fault(error, what)) is not None:
+        return refusal
     code, connect = _CODE_OF_FAULT[fault]
     context = {"dimension": "disk"} if fault is EngineFault.NO_SPACE else None
     return ApiError(
@@ -67,6 +71,23 @@ def engine_errors(what: str) -> Iterator[None]:
             yield
     except EngineError as exc:
         raise translate(exc, what) from exc
+
+
+def host_fault(error: BaseException, what: str) -> ApiError | None:
+    """The refusal of what failed by the host's fault alone, also in a program that we ran.
+
+    Args:
+        error: whose causes are looked through.
+        what: failed.
+    """
+    if any(text in str(error).lower() for text in _FULL_TEXTS):
+        return no_space(what, str(error))
+    cause = error.__cause__
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in HOST_FAULTS:
+            return storage_failed(cause, what)
+        cause = cause.__cause__
+    return None
 
 
 def no_space(what: str, cause: str) -> ApiError:

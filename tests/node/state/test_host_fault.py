@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import resource
 import sqlite3
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 
 from mitos.engine.fake import FakeEngine
 from mitos.node.machine import room
+from mitos.node.template.catalog import CONFIGURATION_NAME
 from mitos.wire.errors import ApiError
 from tests.node.conftest import StartNode
 from tests.node.consistency import check
@@ -174,6 +177,33 @@ async def test_a_request_under_a_fault_of_the_host(
     assert (error.code, error.status) == expected
     assert error.remediation
     assert REFUSED.get((fault, name), dimension) == dimension
+
+
+async def test_an_image_that_the_disk_has_no_room_for_is_no_fault_of_the_image(
+    disks: None,
+    start_node: StartNode,
+    engine: FakeEngine,
+    tmp_path: Path,
+) -> None:
+    """Some space is always left to others."""
+    archive = tmp_path / "packed.tar"
+    with tarfile.open(archive, "w") as packed:
+        for name in ("etc/hostname", "bin/sh"):
+            member = tarfile.TarInfo(name)
+            member.size = 200_000
+            packed.addfile(member, io.BytesIO(bytes(member.size)))
+    (tmp_path / "home" / CONFIGURATION_NAME).write_text(
+        f'[templates.packed]\nrootfs = "{archive}"\n'
+    )
+    node = await start_node()
+
+    with pytest.raises(ApiError) as caught:
+        await node.templates.create("packed")
+
+    assert ("quota_exceeded", "disk") == (caught.value.code, caught.value.context["dimension"])
+    left = [path.name for path in (tmp_path / "home" / "rootfs").iterdir()]
+    assert [] == [name for name in left if not name.endswith(".lock")]
+    check(node, engine)
 
 
 async def test_a_home_that_is_read_only_at_start_is_told(

@@ -27,16 +27,13 @@ from mitos.images.store import BuiltImage, ImageBuildError, ImageStore
 from mitos.node.end import EndReason, reason_of, text_of
 from mitos.node.machine.running import RunningMachine, destroy
 from mitos.node.recipe import Recipe, WarmUp, layer_key, snapshot_key
-from mitos.node.refusal import HOST_FAULTS, no_space, storage_errors, storage_failed, translate
+from mitos.node.refusal import host_fault, storage_errors, translate
 from mitos.node.settings import NodeSettings
 from mitos.node.state.persist import TemplateRow
 from mitos.node.template.warm_up import Progress, build_failed, run_steps, warm_up
 from mitos.wire.errors import ApiError
 
 __all__ = ["SnapshotStore", "TemplateSnapshot"]
-
-_FULL_TEXTS = ("No space left on device", "too little free space")
-"""What programs that fill an image say of a full disk, and we of an archive."""
 
 END_REASON_DEADLINE_S = 1.0
 """How long a machine whose link broke may take to say why."""
@@ -171,12 +168,8 @@ class SnapshotStore:
 
 def _image_failed(name: str, error: ImageBuildError) -> ApiError:
     """The image's own fault, unless the disk is full or cannot be written."""
-    what, cause = f"the image {name!r} could not be built", error.__cause__
-    if isinstance(cause, OSError) and cause.errno in HOST_FAULTS:
-        return storage_failed(cause, what)
-    if any(text in str(error) for text in _FULL_TEXTS):
-        return no_space(what, str(error))
-    return build_failed(name, "rootfs", str(error))
+    refusal = host_fault(error, f"the image {name!r} could not be built")
+    return refusal or build_failed(name, "rootfs", str(error))
 
 
 def _is_whole(snapshot: Snapshot) -> bool:
