@@ -245,9 +245,10 @@ void command_on_forget(struct stream *stream)
 {
 	struct command *command = stream->owner;
 	command->stream = command->feeder = NULL;
-	command->deadline_ns = INT64_MAX;
 	if (command->id)
 		keep(command);
+	else
+		command->deadline_ns = INT64_MAX;
 }
 
 /* ---- output ---- */

@@ -11,11 +11,34 @@ static struct pollfd *descriptors;
 static size_t count, capacity;
 static int64_t wake_at;
 
-int64_t clock_ns(void)
+static bool clock_held;
+static int64_t held_at_ns;     /* what the clock says while it is held */
+static int64_t stood_still_ns; /* how far it is behind the kernel's */
+
+static int64_t kernel_clock_ns(void)
 {
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int64_t clock_ns(void)
+{
+	return clock_held ? held_at_ns : kernel_clock_ns() - stood_still_ns;
+}
+
+void clock_hold(void)
+{
+	held_at_ns = clock_ns();
+	clock_held = true;
+}
+
+/* What the kernel's clock did meanwhile does not matter: in a restored sandbox it may have jumped. */
+void clock_release(void)
+{
+	if (clock_held)
+		stood_still_ns = kernel_clock_ns() - held_at_ns;
+	clock_held = false;
 }
 
 void poller_reset(void)

@@ -16,7 +16,11 @@ void poller_wait(void);
 /* True when the last wait found the descriptor at this place ready, or broken. */
 bool poller_ready(int place);
 
-/* Monotonic nanoseconds. */
+/* Monotonic nanoseconds in which the sandbox ran: the clock of every deadline. It is held while the agent is frozen, and
+ * so through every pause and snapshot. */
 int64_t clock_ns(void);
+void clock_hold(void);
+/* Lets it go on from where it was held; does nothing when it was not. */
+void clock_release(void);
 
 #endif

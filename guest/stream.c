@@ -94,13 +94,25 @@ static bool is_forked_identity(const struct frame *frame)
 	       fields_valid(fields) && fields_uint(fields, TAG_FORKED, 0, &forked) && forked == 1;
 }
 
+static void freeze(void)
+{
+	frozen = true;
+	clock_hold();
+}
+
+static void thaw(void)
+{
+	frozen = false;
+	clock_release();
+}
+
 /* This is now a forked child: the parent's streams go without a word. */
 static void forget_all(void)
 {
 	struct stream *stream = streams;
 	streams = NULL;
 	stream_count = 0;
-	frozen = false;
+	thaw();
 	while (stream) {
 		struct stream *next = stream->next;
 		if (stream->operation->forget)
@@ -212,10 +224,10 @@ static void on_frame(const struct frame *frame)
 		break;
 	case FRAME_FREEZE:
 		send_frame(FRAME_FROZEN, 0, 0, frame->payload, frame->length);
-		frozen = true;
+		freeze();
 		break;
 	case FRAME_THAW:
-		frozen = false;
+		thaw();
 		break;
 	case FRAME_PING:
 		send_frame(FRAME_PONG, 0, 0, frame->payload, frame->length);

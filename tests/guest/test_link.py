@@ -266,6 +266,45 @@ def test_work_done_while_frozen_is_told_after_the_thaw(client: AgentClient) -> N
     assert (result.stdout, result.fields.get_int(Tag.EXIT_CODE)) == (b"done\n", 4)
 
 
+@pytest.mark.parametrize("kind", ["command", "cell"])
+def test_a_deadline_stands_still_while_the_agent_is_frozen(client: AgentClient, kind: str) -> None:
+    frozen_s, timeout_s = 1.0, 0.8
+    if kind == "cell":
+        client.run_code("import time")
+    began = time.monotonic()
+    if kind == "command":
+        stream = client.start_shell("sleep 60", timeout_ms=int(timeout_s * 1000))
+    else:
+        stream = client.start_code("time.sleep(60)", timeout_ms=int(timeout_s * 1000))
+    client.freeze()
+    time.sleep(frozen_s)
+    client.thaw()
+
+    result = client.finish(stream)
+    spent_s = time.monotonic() - began
+    assert spent_s >= frozen_s + timeout_s
+    if kind == "command":
+        assert result.fields.get_uint(Tag.TIMED_OUT)
+        ran_s = result.fields.get_uint(Tag.DURATION) / 1e9
+        assert timeout_s <= ran_s <= spent_s - frozen_s
+    else:
+        assert b"TimeoutError" in result.stdout
+
+
+def test_a_kept_command_of_a_child_has_what_was_left_of_its_time(client: AgentClient) -> None:
+    fields = exec_fields(["sleep", "60"], timeout_ms=1500).text(Tag.COMMAND_ID, "kept")
+    client.open(Operation.EXEC, fields)
+    child = client.restored_child()
+    time.sleep(2)
+    child.identify(forked=True)
+    began = time.monotonic()
+
+    attached = child.open(Operation.ATTACH, Fields().text(Tag.COMMAND_ID, "kept"))
+    result = child.finish(attached)
+    assert result.fields.get_uint(Tag.TIMED_OUT)
+    assert 1.4 <= result.fields.get_uint(Tag.DURATION) / 1e9 <= 1.5 + time.monotonic() - began
+
+
 def test_a_child_forgets_the_streams_of_its_parent(client: AgentClient) -> None:
     client.start_shell("i=0; while :; do i=$((i+1)); echo $i >/tmp/n; echo tick; sleep 0.01; done")
     client.open(Operation.WRITE_FILE, Fields().text(Tag.PATH, "/workspace/half"))
