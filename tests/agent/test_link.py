@@ -7,45 +7,21 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from mitos.agent import link as link_module
 from mitos.agent.link import Link
 from mitos.agent.stream import LinkLostError
-from mitos.engine.fake.pipe import PipeEnd, pipe
+from mitos.engine.fake.pipe import pipe
 from mitos.wire.link import (
     INITIAL_CREDIT,
     VERSION,
     Channel,
     Fields,
     Frame,
-    FrameDecoder,
     FrameType,
     Operation,
     Status,
     Tag,
 )
-
-
-class Peer:
-    """The agent's end, driven by hand."""
-
-    def __init__(self, end: PipeEnd) -> None:
-        self._end = end
-        self._decoder = FrameDecoder()
-        self._frames: list[Frame] = []
-
-    async def next(self) -> Frame:
-        while not self._frames:
-            self._frames += self._decoder.feed(await self._end.read())
-        return self._frames.pop(0)
-
-    async def send(self, *frames: Frame) -> None:
-        await self._end.write(b"".join(frame.encode() for frame in frames))
-
-    async def send_bytes(self, data: bytes) -> None:
-        await self._end.write(data)
-
-    async def end(self) -> None:
-        await self._end.close()
+from tests.agent.peer import Peer
 
 
 @pytest.fixture
@@ -208,20 +184,3 @@ async def test_an_agent_of_another_version_is_refused(ends: tuple[Link, Peer]) -
 
     with pytest.raises(LinkLostError, match="version"):
         await link.hello()
-
-
-async def test_a_silent_agent_is_asked_and_then_given_up(
-    ends: tuple[Link, Peer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(link_module, "SILENCE_S", 0.05)
-    monkeypatch.setattr(link_module, "PING_DEADLINE_S", 0.05)
-    ours, theirs = pipe()
-    link = Link(ours)
-    stream = await link.open(Operation.EXEC, Fields())
-
-    with pytest.raises(LinkLostError, match="did not answer"):
-        async with asyncio.timeout(5):
-            await stream.finish()
-
-    await link.close()
-    await theirs.close()

@@ -23,7 +23,7 @@ class Client:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.link = Link(machine.link)
+        self.link = Link(machine.link, machine.usage)
         self.agent = AgentClient(self.link, _lost)
 
     async def write(self, path: str, data: bytes) -> None:

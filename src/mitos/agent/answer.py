@@ -8,7 +8,7 @@ from mitos.agent.stream import Closed
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.link import Fields, Status, Tag
 
-__all__ = ["check", "check_identified", "shown", "signal_error"]
+__all__ = ["check", "check_identified", "overdue", "shown", "signal_error", "unresponsive"]
 
 _CONNECT_OF_ERRNO = {
     errno.EACCES: ConnectCode.PERMISSION_DENIED,
@@ -103,6 +103,28 @@ def signal_error(number: int, pid: int) -> ApiError:
         remediation="Signal the command it watches over: the process whose parent it is.",
         context={"pid": str(pid)},
         connect=ConnectCode.PERMISSION_DENIED,
+    )
+
+
+def unresponsive(sandbox_id: str = "") -> ApiError:
+    """The error for a sandbox whose agent is there and does not answer."""
+    return ApiError(
+        "canceled",
+        f"sandbox {sandbox_id} does not answer" if sandbox_id else "the sandbox does not answer",
+        cause="its agent is stopped, or kept from running",
+        remediation="It is kept and answers again when it runs. Try again, or terminate it.",
+        context={"sandbox": sandbox_id} if sandbox_id else None,
+        status=503,
+        connect=ConnectCode.UNAVAILABLE,
+    )
+
+
+def overdue() -> ApiError:
+    """The error for work whose agent did not end it at its deadline."""
+    return ApiError(
+        "exec_timeout",
+        "the deadline has passed, and the sandbox's agent did not end the work",
+        remediation="Look at what the sandbox does: something keeps its agent from running.",
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -19,7 +20,7 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
-from mitos.agent.answer import check, check_identified, signal_error
+from mitos.agent.answer import check, check_identified, overdue, signal_error, unresponsive
 from mitos.agent.command import (
     Command,
     CommandInfo,
@@ -33,7 +34,14 @@ from mitos.agent.file import Change, FileEntry
 from mitos.agent.identity import Identity
 from mitos.agent.link import Link
 from mitos.agent.process import MAX_INT32, ProcessReading
-from mitos.agent.stream import LinkLostError, LinkStream
+from mitos.agent.stream import (
+    Deadline,
+    LinkLostError,
+    LinkStream,
+    OverdueError,
+    StreamFailedError,
+    UnresponsiveError,
+)
 from mitos.agent.tunnel import Tunnel
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.link import (
@@ -61,6 +69,12 @@ OPERATION_DEADLINE_S = 60.0
 
 TRANSFER_DEADLINE_S = 120.0
 """How long one step of a file transfer may make no progress on the agent's side."""
+
+COMMAND_GRACE_S = 3.0
+"""How long after a command's deadline its agent may take to say that it has ended."""
+
+CODE_GRACE_S = 6.0
+"""The same for a cell, which is interrupted first and killed 3 s later."""
 
 CODE_LIMIT_BYTES = 32 << 20
 LISTING_LIMIT_BYTES = 64 << 20
@@ -103,6 +117,8 @@ class AgentClient:
         Leaving the context kills whatever of it still runs, unless the command is kept.
         """
         async with self._stream(Operation.EXEC, exec_fields(request)) as stream:
+            if request.timeout_s is not None:
+                stream.limit(Deadline(stream.clock, request.timeout_s, COMMAND_GRACE_S))
             yield Command(stream, request.id)
 
     @contextlib.asynccontextmanager
@@ -117,7 +133,7 @@ class AgentClient:
         fields = Fields().text(Tag.COMMAND_ID, command_id).uint(Tag.OFFSET, offset)
         async with self._stream(Operation.ATTACH, fields) as stream:
             command = Command(stream, command_id)
-            await _step(command.read_report())
+            await _step(stream, command.read_report())
             yield command
 
     async def list_commands(self) -> list[CommandInfo]:
@@ -133,7 +149,7 @@ class AgentClient:
         """
         fields = Fields().text(Tag.COMMAND_ID, command_id)
         async with self._stream(Operation.END_COMMAND, fields) as stream:
-            closed = await _step(stream.finish())
+            closed = await _step(stream, stream.finish())
             if closed.status is Status.FAILED:
                 raise unknown_command(command_id)
             check(closed, "")
@@ -145,7 +161,7 @@ class AgentClient:
         fields = Fields().text(Tag.PATH, _path(path)).uint(Tag.OFFSET, offset)
         fields.uint(Tag.SIZE, size)
         async with self._stream(Operation.READ_FILE, fields) as stream:
-            while (chunk := await _step(stream.read())) is not None:
+            while (chunk := await _step(stream, stream.read())) is not None:
                 yield chunk[1]
             check(await stream.finish(), path)
 
@@ -154,10 +170,10 @@ class AgentClient:
         fields = Fields().text(Tag.PATH, _path(path)).uint(Tag.MODE, mode & 0o7777)
         async with self._stream(Operation.WRITE_FILE, fields) as stream:
             async for chunk in chunks:
-                if not await _step(stream.send(chunk)):
+                if not await _step(stream, stream.send(chunk)):
                     break
-            await _step(stream.send_eof())
-            return check(await _step(stream.finish()), path).get_uint(Tag.SIZE)
+            await _step(stream, stream.send_eof())
+            return check(await _step(stream, stream.finish()), path).get_uint(Tag.SIZE)
 
     async def list_directory(self, path: str, *, exact: bool = False) -> list[FileEntry]:
         """The entries, sorted by name; for a path that is no directory, that one entry.
@@ -213,12 +229,16 @@ class AgentClient:
             raise ApiError("body_too_large", f"code is over {CODE_LIMIT_BYTES >> 20} MiB")
         fields = Fields().text(Tag.LANGUAGE, language).uint(Tag.TIMEOUT, milliseconds(timeout_s))
         async with self._stream(Operation.RUN_CODE, fields) as stream:
-            feeder = asyncio.create_task(_feed(stream, source), name="code-feeder")
+            helpers = [
+                asyncio.create_task(_feed(stream, source), name="code-feeder"),
+                asyncio.create_task(_limit_cell(stream, language, timeout_s), name="code-limit"),
+            ]
             try:
                 yield _kernel_events(stream, language)
             finally:
-                feeder.cancel()
-                await asyncio.gather(feeder, return_exceptions=True)
+                for helper in helpers:
+                    helper.cancel()
+                await asyncio.gather(*helpers, return_exceptions=True)
 
     @contextlib.asynccontextmanager
     async def dial(self, port: int) -> AsyncIterator[Tunnel]:
@@ -248,7 +268,7 @@ class AgentClient:
         """One reading of all processes."""
         async with self._stream(Operation.PROCESSES, Fields()) as stream:
             listing = await _listing(stream, "table of processes")
-            return ProcessReading.of(listing, check(await _step(stream.finish()), ""))
+            return ProcessReading.of(listing, check(await _step(stream, stream.finish()), ""))
 
     async def signal(self, pid: int, number: int) -> None:
         """Sends a signal to one process.
@@ -264,7 +284,7 @@ class AgentClient:
         _check_signal(pid, number)
         fields = Fields().uint(Tag.PID, pid).uint(Tag.SIGNAL, number)
         async with self._stream(Operation.SIGNAL, fields) as stream:
-            closed = await _step(stream.finish())
+            closed = await _step(stream, stream.finish())
             if closed.status is Status.FAILED:
                 raise signal_error(closed.fields.get_uint(Tag.ERRNO), pid)
             check(closed, "")
@@ -281,6 +301,7 @@ class AgentClient:
             ApiError: `internal` when the agent does not confirm, `exec_failed` when an executable
                 in `/etc/mitos/after-fork.d` fails; the machine must not be served.
         """
+        sent_ns = time.time_ns()
         try:
             async with asyncio.timeout(deadline_s):
                 async with self._stream(
@@ -291,12 +312,12 @@ class AgentClient:
             raise ApiError(
                 "internal", f"the sandbox did not confirm its identity within {deadline_s:.0f} s"
             ) from None
-        identity.check(answer)
+        identity.check(answer, sent_ns=sent_ns, received_ns=time.time_ns())
 
     async def _call(self, operation: Operation, fields: Fields, path: str) -> Fields:
         async with self._stream(operation, fields) as stream:
             try:
-                async with asyncio.timeout(OPERATION_DEADLINE_S):
+                async with stream.clock.timeout(OPERATION_DEADLINE_S):
                     return check(await stream.finish(), path)
             except TimeoutError:
                 raise _stalled() from None
@@ -313,6 +334,10 @@ class AgentClient:
                 yield stream
         except LinkLostError as exc:
             raise await self._explain_loss() from exc
+        except UnresponsiveError as exc:
+            raise unresponsive() from exc
+        except OverdueError as exc:
+            raise overdue() from exc
         except LinkError as exc:
             raise ApiError("internal", "the sandbox's answer could not be read") from exc
 
@@ -324,7 +349,7 @@ def _path(path: str) -> str:
 
 
 async def _feed(stream: LinkStream, source: bytes) -> None:
-    with contextlib.suppress(LinkLostError):
+    with contextlib.suppress(StreamFailedError):
         if await stream.send(source):
             await stream.send_eof()
 
@@ -345,9 +370,17 @@ async def _kernel_events(stream: LinkStream, language: str) -> AsyncIterator[Ker
     yield KernelEvent(KernelEventKind.DONE, bytes([NO_KERNEL_EXIT_CODE]))
 
 
-async def _step(step: Awaitable[_T]) -> _T:
+async def _limit_cell(stream: LinkStream, language: str, timeout_s: float | None) -> None:
+    """Keeps a cell's deadline, which begins when those before it have ended."""
+    async with stream.turn(f"cell {language}"):
+        if timeout_s is not None:
+            stream.limit(Deadline(stream.clock, timeout_s, CODE_GRACE_S))
+        await asyncio.Event().wait()
+
+
+async def _step(stream: LinkStream, step: Awaitable[_T]) -> _T:
     try:
-        async with asyncio.timeout(TRANSFER_DEADLINE_S):
+        async with stream.clock.timeout(TRANSFER_DEADLINE_S):
             return await step
     except TimeoutError:
         raise _stalled() from None
@@ -356,7 +389,7 @@ async def _step(step: Awaitable[_T]) -> _T:
 async def _listing(stream: LinkStream, what: str) -> bytes:
     """All output of a stream whose answer is a list."""
     listing = bytearray()
-    while (chunk := await _step(stream.read())) is not None:
+    while (chunk := await _step(stream, stream.read())) is not None:
         listing += chunk[1]
         if len(listing) > LISTING_LIMIT_BYTES:
             raise ApiError(

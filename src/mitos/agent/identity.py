@@ -18,6 +18,8 @@ from mitos.wire.link import Fields, Tag
 __all__ = ["MAX_CLOCK_SKEW_S", "Identity", "make_identity"]
 
 MAX_CLOCK_SKEW_S = 1.0
+"""How far a sandbox's clock may be outside the time in which it was asked for it."""
+
 ENTROPY_SIZE = 64
 
 _SELF_SERVICE = {"MITOS_SOCKET": "/run/mitos.sock"}
@@ -51,15 +53,24 @@ class Identity:
         variables = {**self.environment, "MITOS_SANDBOX_ID": self.sandbox_id, **_SELF_SERVICE}
         return fields.texts(Tag.ENV, (f"{k}={v}" for k, v in variables.items()))
 
-    def check(self, answer: Fields) -> None:
+    def check(self, answer: Fields, *, sent_ns: int, received_ns: int) -> None:
         """Confirms that the machine took this identity.
+
+        Its clock is right when it lies between the host's before the question and after the answer,
+        however long that took: on a busy host an answer may come late.
+
+        Args:
+            answer: what the agent said.
+            sent_ns: the host's clock when it was asked.
+            received_ns: the host's clock when it had answered.
 
         Raises:
             ApiError: another generation, or a clock that is off.
         """
         if answer.get_raw(Tag.GENERATION) != self.generation:
             raise ApiError("internal", "the sandbox confirmed another generation than its own")
-        skew_s = abs(answer.get_uint(Tag.WALL_CLOCK) - time.time_ns()) / 1e9
+        clock_ns = answer.get_uint(Tag.WALL_CLOCK)
+        skew_s = max(sent_ns - clock_ns, clock_ns - received_ns) / 1e9
         if skew_s > MAX_CLOCK_SKEW_S:
             raise ApiError("internal", f"the sandbox's clock is off by {skew_s:.1f} s")
 

@@ -4,10 +4,11 @@
 stream it belongs to (`agent/stream.py`), and holds the link still while a snapshot is taken.
 `agent/client.py` builds the operations on top.
 
-Ownership: a `Link` owns its byte stream and one reader task; `close` frees both. When the link
-    breaks (the machine ended, or the guest sent what the document forbids) every open and later
-    stream fails with `LinkLostError`, and `lost` is set; the sandbox's owner then gives the machine
-    up.
+Ownership: a `Link` owns its byte stream and its tasks; `close` frees them. When the link breaks
+    (the machine ended, or the guest sent what the document forbids) every open and later stream
+    fails with `LinkLostError`, and `lost` is set; the sandbox's owner then gives the machine up.
+    When the agent does not answer (`agent/pulse.py`), what is open fails with `UnresponsiveError`,
+    and so does what is opened until it answers again.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from typing import Any
+from weakref import WeakValueDictionary
 
-from mitos.agent.stream import LinkLostError, LinkStream
-from mitos.engine.base import ByteStream
+from mitos.agent.outbox import Outbox
+from mitos.agent.pulse import Pulse
+from mitos.agent.stream import LinkLostError, LinkStream, StreamFailedError, UnresponsiveError
+from mitos.engine.base import ByteStream, Usage
+from mitos.host.stopwatch import Stopwatch
 from mitos.wire.link import (
     VERSION,
     Fields,
@@ -36,13 +42,10 @@ __all__ = ["Link"]
 _log = logging.getLogger(__name__)
 
 CANCEL_DEADLINE_S = 10.0
-"""How long an agent may take to end a canceled stream before the link counts as lost."""
+"""How long whoever leaves a stream waits for the agent to end it."""
 
-SILENCE_S = 30.0
-"""With a stream open and nothing heard for so long, the agent is asked for a sign of life."""
-
-PING_DEADLINE_S = 15.0
-"""How long the answer to that question may take."""
+_PATIENT = (Operation.ACCEPT, Operation.IDENTIFY)
+"""Operations that wait for programs inside, and for a machine that is only just there."""
 
 
 class Link:
@@ -50,31 +53,47 @@ class Link:
 
     Args:
         stream: the machine's bytes; owned by the link from now on.
+        usage: reads what the machine uses: one that works may take longer to answer.
     """
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(
+        self, stream: ByteStream, usage: Callable[[], Awaitable[Usage]] | None = None
+    ) -> None:
+        self.clock = Stopwatch()
+        """Time in which the machine ran."""
+        self.turns: MutableMapping[str, asyncio.Lock] = WeakValueDictionary()
+        """Held by the streams of which the agent runs one after the other."""
         self._bytes = stream
+        self._outbox = Outbox(stream)
+        self._pulse = Pulse(self._ask_for_life, self._on_pulse, self.clock, usage)
         self._streams: dict[int, LinkStream] = {}
+        self._left: set[int] = set()
+        """Streams that nobody waits for any more and the agent has yet to end."""
         self._next_id = 1
-        self._write_lock = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._hello: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
         self._frozen: asyncio.Future[None] | None = None
         self._nonce = b""
-        self._heard = asyncio.Event()
-        self._silences = 0
         self.lost = asyncio.Event()
-        self._lost_error: LinkLostError | None = None
-        self._tasks = [
-            asyncio.create_task(self._read_frames(), name="link-reader"),
-            asyncio.create_task(self._watch_silence(), name="link-watchdog"),
-        ]
+        self.lost_error: LinkLostError | None = None
+        """Why the link is gone; None while it is there."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._start(self._read_frames(), "link-reader")
+        self._start(self._write_frames(), "link-writer")
+        self._start(self._pulse.watch(), "link-pulse")
+
+    @property
+    def is_responsive(self) -> bool:
+        """False while its agent does not answer."""
+        return self._pulse.responsive
 
     async def close(self) -> None:
         """Fails what is open and frees the byte stream. Idempotent."""
-        self._lose("the link was closed")
-        for task in self._tasks:
+        self._lose(LinkLostError("the link was closed"))
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._bytes.close()
 
     async def hello(self) -> Fields:
@@ -86,8 +105,9 @@ class Link:
         fields = await asyncio.shield(self._hello)
         version = fields.get_uint(Tag.VERSION)
         if version != VERSION:
-            self._lose(f"the agent speaks version {version} of the link, not {VERSION}")
-            raise self._error()
+            error = LinkLostError(f"the agent speaks version {version} of the link, not {VERSION}")
+            self._lose(error)
+            raise error
         return fields
 
     @contextlib.asynccontextmanager
@@ -100,42 +120,27 @@ class Link:
 
         Raises:
             LinkLostError: the link is gone.
+            UnresponsiveError: the agent does not answer.
         """
-        async with self._write_lock:
-            stream = LinkStream(self, self._take_id())
+        async with self._turn:
+            await self._room()
+            stream = LinkStream(self, self._take_id(), is_patient=operation in _PATIENT)
             self._streams[stream.id] = stream
-            try:
-                await self._write(Frame(FrameType.OPEN, stream.id, operation, fields.encode()))
-            except BaseException:
-                # The agent may have the OPEN already: end what it began, ignore what it sends.
-                del self._streams[stream.id]
-                with contextlib.suppress(LinkLostError):
-                    await self._write(Frame(FrameType.CANCEL, stream.id))
-                raise
+            self._put(Frame(FrameType.OPEN, stream.id, operation, fields.encode()))
+        if not stream.is_patient:
+            self._pulse.expect()
         return stream
 
     async def send(self, frame: Frame) -> None:
-        """Writes one frame, whole, waiting while the link is held still for a snapshot."""
-        async with self._write_lock:
-            await self._write(frame)
+        """Sends one frame, waiting while the link is held still for a snapshot.
 
-    async def _write(self, frame: Frame) -> None:
-        if self._lost_error is not None:
-            raise self._lost_error
-        write = asyncio.ensure_future(self._bytes.write(frame.encode()))
-        try:
-            await asyncio.shield(write)
-        except asyncio.CancelledError:
-            # The frame must go out whole, or its successors would be read as its rest.
-            with contextlib.suppress(ConnectionError, TimeoutError):
-                async with asyncio.timeout(CANCEL_DEADLINE_S):
-                    await write
-            if not write.done() or write.cancelled():
-                self._lose("a frame was cut short")
-            raise
-        except ConnectionError as exc:
-            self._lose("the machine no longer reads")
-            raise self._error() from exc
+        Raises:
+            LinkLostError: the link is gone.
+            UnresponsiveError: the agent does not answer.
+        """
+        async with self._turn:
+            await self._room()
+            self._put(frame)
 
     @contextlib.asynccontextmanager
     async def frozen(self, deadline_s: float) -> AsyncIterator[None]:
@@ -144,46 +149,71 @@ class Link:
         Raises:
             TimeoutError: the agent did not confirm in time; the link goes on as before.
             LinkLostError: the link is gone.
+            UnresponsiveError: the agent does not answer.
         """
-        async with self._write_lock:
+        async with self._turn:
+            await self._room()
             self._nonce = secrets.token_bytes(8)
             self._frozen = asyncio.get_running_loop().create_future()
-            self._silences += 1
+            self._put(Frame(FrameType.FREEZE, payload=self._nonce))
+            self._pulse.expect()
             try:
-                await self._write(Frame(FrameType.FREEZE, payload=self._nonce))
                 async with asyncio.timeout(deadline_s):
                     await self._frozen
-                yield
+                with self.clock.held():
+                    yield
             finally:
-                self._silences -= 1
                 self._frozen = None
-                if self._lost_error is None:
-                    with contextlib.suppress(LinkLostError):
-                        await self._write(Frame(FrameType.THAW))
+                with contextlib.suppress(LinkLostError):
+                    self._put(Frame(FrameType.THAW))
 
     @contextlib.contextmanager
     def unwatched(self) -> Iterator[None]:
-        """Silence is expected: the machine is paused."""
-        self._silences += 1
-        try:
+        """The machine is paused: silence is expected, and its clock stands still."""
+        with self.clock.held():
             yield
-        finally:
-            self._silences -= 1
-            self._heard.set()
 
     async def end_stream(self, stream: LinkStream) -> None:
-        """Cancels a stream that still runs and waits for its end."""
+        """Cancels a stream that still runs and waits for its end, though not for ever."""
         try:
-            if not stream.ended:
-                await self.send(Frame(FrameType.CANCEL, stream.id))
-                async with asyncio.timeout(CANCEL_DEADLINE_S):
-                    await stream.finish()
-        except TimeoutError:
-            self._lose("the agent did not end a canceled stream")
-        except LinkLostError:
+            if stream.closed is None and self.lost_error is None:
+                cancel = self._start(self._cancel(stream.id), "link-cancel")
+                if not stream.ended:
+                    async with asyncio.timeout(CANCEL_DEADLINE_S):
+                        await asyncio.shield(cancel)
+                        await stream.finish()
+        except (TimeoutError, StreamFailedError):
             pass
         finally:
-            self._streams.pop(stream.id, None)
+            # Its number is free again when the agent has ended it too.
+            self._left.add(stream.id)
+            if stream.closed is not None or self.lost_error is not None:
+                self._forget(stream.id)
+
+    async def _cancel(self, stream_id: int) -> None:
+        # Goes out also while the agent is silent: what was given up ends when it answers again.
+        with contextlib.suppress(LinkLostError):
+            async with self._turn:
+                self._put(Frame(FrameType.CANCEL, stream_id))
+
+    async def _room(self) -> None:
+        while True:
+            if self.lost_error is not None:
+                raise self.lost_error
+            if not self._pulse.responsive:
+                raise UnresponsiveError("the agent does not answer")
+            if self._outbox.has_room:
+                return
+            await self._outbox.wait_for_room()
+
+    def _put(self, frame: Frame) -> None:
+        if self.lost_error is not None:
+            raise self.lost_error
+        self._outbox.put(frame.encode())
+
+    def _forget(self, stream_id: int) -> None:
+        self._streams.pop(stream_id, None)
+        self._left.discard(stream_id)
 
     def _take_id(self) -> int:
         while self._next_id in self._streams:
@@ -192,25 +222,40 @@ class Link:
         self._next_id = (self._next_id + 2) % (1 << 32)
         return stream_id
 
+    def _start(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _write_frames(self) -> None:
+        try:
+            await self._outbox.run()
+        except ConnectionError:
+            self._lose(LinkLostError("the machine no longer reads"))
+
     async def _read_frames(self) -> None:
         decoder = FrameDecoder()
         try:
             while data := await self._bytes.read():
-                self._heard.set()
+                self._pulse.note()
                 for frame in decoder.feed(data):
                     self._dispatch(frame)
-            self._lose("the machine ended")
+            self._lose(LinkLostError("the machine ended"))
         except LinkError as exc:
             _log.warning("guest broke the link protocol: %s", exc)
-            self._lose(f"the guest broke the link protocol: {exc}")
+            reason = f"the guest broke the link protocol: {exc}"
+            self._lose(LinkLostError(reason, is_violated=True))
         except OSError as exc:
-            self._lose(f"reading the link failed: {exc}")
+            self._lose(LinkLostError(f"reading the link failed: {exc}"))
 
     def _dispatch(self, frame: Frame) -> None:
         if frame.stream != 0:
             # Frames for a stream that this side has forgotten crossed with its end.
             if stream := self._streams.get(frame.stream):
                 stream.take(frame)
+                if stream.closed is not None and stream.id in self._left:
+                    self._forget(stream.id)
             return
         match frame.type:
             case FrameType.HELLO if not self._hello.done():
@@ -223,40 +268,36 @@ class Link:
             case _:
                 raise LinkError(f"unexpected {frame.type.name} on stream 0")
 
-    async def _watch_silence(self) -> None:
-        """Notices an agent that stopped answering while somebody waits for it."""
-        while True:
-            try:
-                self._heard.clear()
-                async with asyncio.timeout(SILENCE_S):
-                    await self._heard.wait()
-            except TimeoutError:
-                if self._streams and not self._silences:
-                    await self._ask_for_life()
+    def _ask_for_life(self) -> None:
+        # Between FREEZE and THAW nothing may be sent; FROZEN is a sign of life as well.
+        if self._frozen is None:
+            self._put(Frame(FrameType.PING, payload=secrets.token_bytes(8)))
 
-    async def _ask_for_life(self) -> None:
-        try:
-            async with asyncio.timeout(PING_DEADLINE_S):
-                await self.send(Frame(FrameType.PING, payload=secrets.token_bytes(8)))
-                await self._heard.wait()
-        except TimeoutError:
-            if not self._silences:
-                self._lose(f"the agent did not answer for {SILENCE_S + PING_DEADLINE_S:.0f} s")
-        except LinkLostError:
-            pass
-
-    def _lose(self, reason: str) -> None:
-        if self._lost_error is not None:
+    def _on_pulse(self) -> None:
+        self._outbox.wake()
+        if self._pulse.responsive:
+            _log.warning("an agent answers again")
             return
-        error = self._lost_error = LinkLostError(reason)
-        self.lost.set()
+        _log.warning("an agent does not answer")
+        error = UnresponsiveError("the agent does not answer")
         for stream in self._streams.values():
-            stream.lose(error)
-        for future in (self._hello, self._frozen):
-            if future is not None and not future.done():
-                future.set_exception(error)
-                future.exception()  # marks it retrieved: nobody may be waiting
+            if not stream.is_patient:
+                stream.fail(error)
+        _fail(self._frozen, error)
 
-    def _error(self) -> LinkLostError:
-        assert self._lost_error is not None
-        return self._lost_error
+    def _lose(self, error: LinkLostError) -> None:
+        if self.lost_error is not None:
+            return
+        self.lost_error = error
+        self.lost.set()
+        self._outbox.wake()
+        for stream in self._streams.values():
+            stream.fail(error)
+        _fail(self._hello, error)
+        _fail(self._frozen, error)
+
+
+def _fail(future: asyncio.Future[Any] | None, error: StreamFailedError) -> None:
+    if future is not None and not future.done():
+        future.set_exception(error)
+        future.exception()  # marks it retrieved: nobody may be waiting

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
+from mitos.host.stopwatch import Stopwatch
 from mitos.wire.link import (
     DATA_LIMIT,
     INITIAL_CREDIT,
@@ -23,14 +25,44 @@ from mitos.wire.link import (
     Status,
 )
 
-__all__ = ["Closed", "FrameSender", "LinkLostError", "LinkStream"]
+__all__ = [
+    "Closed",
+    "Deadline",
+    "FrameSender",
+    "LinkLostError",
+    "LinkStream",
+    "OverdueError",
+    "StreamFailedError",
+    "UnresponsiveError",
+]
 
 _CREDIT_BATCH = DATA_LIMIT
 """Credit goes back in portions of this size: fewer frames, and the sender never runs dry."""
 
 
-class LinkLostError(ConnectionError):
-    """The link to an agent is gone; the machine cannot be used any more."""
+class StreamFailedError(ConnectionError):
+    """A stream cannot go on."""
+
+
+class LinkLostError(StreamFailedError):
+    """The link to an agent is gone; the machine cannot be used any more.
+
+    Args:
+        reason: what became of it.
+        is_violated: the guest sent what the document of the link forbids.
+    """
+
+    def __init__(self, reason: str, *, is_violated: bool = False) -> None:
+        super().__init__(reason)
+        self.is_violated = is_violated
+
+
+class UnresponsiveError(StreamFailedError):
+    """The agent does not answer. The link stays, and is used again when it does."""
+
+
+class OverdueError(StreamFailedError):
+    """The agent let a stream's deadline pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +73,51 @@ class Closed:
     fields: Fields
 
 
+class Deadline:
+    """When an agent must have ended a stream, as its server keeps it: a little later than it does.
+
+    Only time in which somebody waits for the agent counts beyond it: a slow reader has all the time
+    he needs for what was said before.
+
+    Args:
+        clock: stands still with the machine.
+        seconds: what the agent was told.
+        grace_s: how long may be waited for it beyond that.
+    """
+
+    def __init__(self, clock: Stopwatch, seconds: float, grace_s: float) -> None:
+        self._clock = clock
+        self._at = clock.now() + seconds
+        self._grace_s = grace_s
+
+    async def wait(self, event: asyncio.Event) -> None:
+        """Waits for something the agent will say.
+
+        Raises:
+            OverdueError: it did not say it in time.
+        """
+        now = self._clock.now()
+        try:
+            async with self._clock.timeout(max(self._at - now, 0.0) + self._grace_s):
+                await event.wait()
+        except TimeoutError:
+            raise OverdueError("the agent did not end a stream at its deadline") from None
+        finally:
+            self._grace_s -= max(self._clock.now() - max(now, self._at), 0.0)
+
+
 class FrameSender(Protocol):
     """What a stream needs of its link."""
+
+    clock: Stopwatch
+    turns: MutableMapping[str, asyncio.Lock]
 
     async def send(self, frame: Frame) -> None:
         """Writes one frame, whole.
 
         Raises:
             LinkLostError: the link is gone.
+            UnresponsiveError: the agent does not answer.
         """
         ...
 
@@ -58,11 +127,19 @@ class FrameSender(Protocol):
 
 
 class LinkStream:
-    """One stream of a link, opened by this side. A context manager: leaving it cancels it."""
+    """One stream of a link, opened by this side. A context manager: leaving it cancels it.
 
-    def __init__(self, link: FrameSender, stream_id: int) -> None:
+    Args:
+        link: carries its frames.
+        stream_id: its number there.
+        is_patient: it waits for what programs inside do, and outlives an agent's silence.
+    """
+
+    def __init__(self, link: FrameSender, stream_id: int, *, is_patient: bool = False) -> None:
         self._link = link
         self.id = stream_id
+        self.is_patient = is_patient
+        self._deadline: Deadline | None = None
         self._chunks: deque[tuple[Channel, bytes]] = deque()
         self._readable = asyncio.Event()
         self._sendable = asyncio.Event()
@@ -73,7 +150,7 @@ class LinkStream:
         self._receive_credit = INITIAL_CREDIT
         self._owed_credit = 0
         self._closed: Closed | None = None
-        self._lost: LinkLostError | None = None
+        self._failure: StreamFailedError | None = None
 
     async def __aenter__(self) -> LinkStream:
         return self
@@ -87,9 +164,23 @@ class LinkStream:
         await self._link.end_stream(self)
 
     @property
+    def clock(self) -> Stopwatch:
+        """Time in which the machine ran."""
+        return self._link.clock
+
+    def turn(self, name: str) -> asyncio.Lock:
+        """Held while the agent is at this stream, by those of which it runs one after the other."""
+        return self._link.turns.setdefault(name, asyncio.Lock())
+
+    def limit(self, deadline: Deadline) -> None:
+        """Says until when the agent must have ended it."""
+        self._deadline = deadline
+        self._readable.set()
+
+    @property
     def ended(self) -> bool:
-        """True once no more frames can come."""
-        return self._closed is not None or self._lost is not None
+        """True once nobody waits for more of it."""
+        return self._closed is not None or self._failure is not None
 
     @property
     def closed(self) -> Closed | None:
@@ -100,15 +191,14 @@ class LinkStream:
         """The next chunk of data, or None when no more comes.
 
         Raises:
-            LinkLostError: the link broke first.
+            StreamFailedError: it failed first, or ran past its deadline.
         """
         while not self._chunks:
-            if self._lost is not None:
-                raise self._lost
+            if self._failure is not None:
+                raise self._failure
             if self._closed is not None or self._output_ended:
                 return None
-            self._readable.clear()
-            await self._readable.wait()
+            await self._more()
         channel, data = self._chunks.popleft()
         await self._return_credit(len(data))
         return channel, data
@@ -117,15 +207,14 @@ class LinkStream:
         """Drops remaining data and waits for the stream's end.
 
         Raises:
-            LinkLostError: the link broke first.
+            StreamFailedError: it failed first, or ran past its deadline.
         """
         while await self.read() is not None:
             pass
         while self._closed is None:
-            if self._lost is not None:
-                raise self._lost
-            self._readable.clear()
-            await self._readable.wait()
+            if self._failure is not None:
+                raise self._failure
+            await self._more()
         return self._closed
 
     async def send(self, data: bytes) -> bool:
@@ -138,8 +227,8 @@ class LinkStream:
             while self._send_credit == 0 and not self.ended:
                 self._sendable.clear()
                 await self._sendable.wait()
-            if self._lost is not None:
-                raise self._lost
+            if self._failure is not None:
+                raise self._failure
             if self._closed is not None:
                 return False
             size = min(len(view), self._send_credit, DATA_LIMIT)
@@ -159,6 +248,17 @@ class LinkStream:
         """Sends a control message of the running operation."""
         if not self.ended:
             await self._link.send(Frame(FrameType.CONTROL, self.id, code, fields.encode()))
+
+    async def _more(self) -> None:
+        """Waits for the next frame."""
+        self._readable.clear()
+        if self._deadline is None:
+            await self._readable.wait()
+            return
+        try:
+            await self._deadline.wait(self._readable)
+        except OverdueError as exc:
+            self.fail(exc)
 
     async def _return_credit(self, size: int) -> None:
         self._owed_credit += size
@@ -191,9 +291,10 @@ class LinkStream:
             case _:
                 raise LinkError(f"{frame.type.name} on stream {self.id}")
 
-    def lose(self, error: LinkLostError) -> None:
+    def fail(self, error: StreamFailedError) -> None:
         """Fails every pending and later call."""
-        self._lost = error
+        if not self.ended:
+            self._failure = error
         self._wake()
 
     def _wake(self) -> None:

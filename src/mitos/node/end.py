@@ -19,6 +19,7 @@ class EndReason(str, enum.Enum):
     OUT_OF_MEMORY = "out_of_memory"
     EXITED = "exited"
     LOST = "lost"
+    PROTOCOL = "protocol"  # what came from its agent broke the document of the link
     UNRESPONSIVE = "unresponsive"  # its machine is there, but its agent cannot be used any more
     SERVER_STOPPED = "server_stopped"
     UNREADABLE = "unreadable"  # hibernated by a server whose snapshots this one cannot read
@@ -45,14 +46,18 @@ _TEXTS = {
     ),
     EndReason.EXITED: EndText(
         "its first process ended",
-        "Create a new sandbox; do not kill process 1 or write to its standard output.",
+        "Create a new sandbox; do not kill process 1.",
     ),
     EndReason.LOST: EndText(
-        "its processes vanished from the host",
-        "Create a new sandbox and look at the server's log.",
+        "the process that ran it on the host was killed or crashed",
+        "Create a new sandbox and look at the logs of the server and the host.",
+    ),
+    EndReason.PROTOCOL: EndText(
+        "what came from its agent was not what an agent says",
+        "Create a new sandbox; do not write to the standard output of process 1.",
     ),
     EndReason.UNRESPONSIVE: EndText(
-        "its agent no longer answered and it was given up",
+        "its agent ended its link to the server",
         "Create a new sandbox and look at the server's log.",
     ),
     EndReason.SERVER_STOPPED: EndText("its server was stopped"),

@@ -270,4 +270,8 @@ async def test_the_end_of_pid_1_is_a_reply(sandbox: Scripted, target: Target) ->
     ],
 )
 def test_an_exit_is_told_from_a_sandbox_that_gave_up(reply: bytes, expected: bool) -> None:
-    assert is_exit(reply) is expected
+    assert is_exit(reply, has_gofer=True) is expected
+
+
+def test_without_a_gofer_a_killed_first_process_is_an_exit() -> None:
+    assert is_exit(b'{"success": true, "err": "", "result": 9}', has_gofer=False)

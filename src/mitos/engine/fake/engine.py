@@ -7,6 +7,7 @@ folder that was deleted or damaged cannot be restored, as with a real engine.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 from pathlib import Path
@@ -53,6 +54,7 @@ class FakeMachine:
         self.link, self._guest_end = pipe()
         self.guest = FakeGuest(state, self._guest_end, is_restored=is_restored)
         self.is_paused = False
+        self._paused = contextlib.ExitStack()
         self._end: asyncio.Future[MachineEnd] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._serve(), name=f"fake-{machine_id}")
 
@@ -83,7 +85,9 @@ class FakeMachine:
         self.is_paused = paused
         if paused:
             self.guest.running.clear()
+            self._paused.enter_context(self.guest.clock.held())
         else:
+            self._paused.close()
             self.guest.running.set()
 
     def require_running(self) -> None:
@@ -114,7 +118,8 @@ class FakeEngine:
     """Runs guests in this process.
 
     Tests make it fail: `fail_next` names a method whose next call raises, `mute_next_identify`
-    makes the next restored guest keep silent in its handshake, `hold_next` makes a call wait.
+    makes the next restored guest keep silent in its handshake, `clock_error_s` sets the clocks of
+    restored guests wrong, `hold_next` makes a call wait.
     """
 
     name = "fake"
@@ -124,6 +129,7 @@ class FakeEngine:
         self.machines: dict[str, FakeMachine] = {}
         self.fail_next: str | None = None
         self.mute_next_identify = False
+        self.clock_error_s = 0.0
         self._holds: dict[str, Hold] = {}
         self._states: dict[str, GuestState] = {}
         self._numbers = itertools.count(1)
@@ -192,6 +198,7 @@ class FakeEngine:
             raise EngineError(f"restore into {blank.id} failed: no such snapshot") from exc
         machine = self._add(blank.spec, state.copy(), is_restored=True)
         machine.guest.mute_identify, self.mute_next_identify = self.mute_next_identify, False
+        machine.guest.clock_error_s = self.clock_error_s
         return machine
 
     async def pause(self, machine: Machine) -> None:

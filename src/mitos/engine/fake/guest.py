@@ -16,6 +16,7 @@ from mitos.engine.fake.filesystem import Entry, FileSystem
 from mitos.engine.fake.kernel import Kernel
 from mitos.engine.fake.pipe import PipeEnd
 from mitos.engine.fake.shell import Shell, UnknownCommandError
+from mitos.host.stopwatch import Stopwatch
 from mitos.wire.link import (
     DATA_LIMIT,
     INITIAL_CREDIT,
@@ -120,11 +121,14 @@ class FakeGuest:
         self.state = state
         self.running = asyncio.Event()
         self.running.set()
+        self.clock = Stopwatch()
+        """Time in which it was not paused."""
         self._end = end
         self._is_restored = is_restored
         self._streams: dict[int, _Stream] = {}
         self._write_lock = asyncio.Lock()
         self.mute_identify = False
+        self.clock_error_s = 0.0
 
     async def run(self) -> None:
         """Serves; returns when the link is closed or broken."""
@@ -211,7 +215,8 @@ class FakeGuest:
             name, _, value = variable.partition("=")
             self.state.environment[name] = value
         generation = fields.get_raw(Tag.GENERATION) or b""
-        return Fields().raw(Tag.GENERATION, generation).uint(Tag.WALL_CLOCK, time.time_ns())
+        now_ns = time.time_ns() + round(self.clock_error_s * 1e9)
+        return Fields().raw(Tag.GENERATION, generation).uint(Tag.WALL_CLOCK, now_ns)
 
     async def _exec(self, stream: _Stream) -> Fields:
         fields, started = stream.fields, time.perf_counter_ns()
@@ -220,7 +225,7 @@ class FakeGuest:
         shell = Shell(self.state.files, environment, self.state.hostname)
         timeout_ms = fields.get_uint(Tag.TIMEOUT)
         try:
-            async with asyncio.timeout(timeout_ms / 1000 if timeout_ms else None):
+            async with self.clock.timeout(timeout_ms / 1000 if timeout_ms else None):
                 stdin = await stream.whole_input() if fields.get_uint(Tag.STDIN) else b""
                 outcome = await shell.run(
                     fields.get_texts(Tag.ARG), stdin, fields.get_text(Tag.CWD)

@@ -138,11 +138,11 @@ def order_failed(order: str, target: Target, reason: str) -> EngineError:
     return EngineError(message)
 
 
-def is_exit(reply: bytes) -> bool:
-    """Reads what `watch_exit` was told: True when PID 1 ended by itself.
+def is_exit(reply: bytes, *, has_gofer: bool) -> bool:
+    """Reads what `watch_exit` was told: True when PID 1 ended by itself, or by a program inside.
 
-    Nothing inside can kill PID 1. Where it ended by SIGKILL, the sandbox gave up, for example
-    because it lost its gofer.
+    A sandbox that loses its gofer gives up and ends PID 1 by SIGKILL. Where there is none, a
+    program inside sent that signal.
     """
     try:
         told = json.loads(reply)
@@ -151,7 +151,9 @@ def is_exit(reply: bytes) -> bool:
     if not isinstance(told, dict) or told.get("success") is not True:
         return False
     status = told.get("result")
-    return isinstance(status, int) and status & _SIGNAL_OF_STATUS != signal.SIGKILL
+    return isinstance(status, int) and (
+        not has_gofer or status & _SIGNAL_OF_STATUS != signal.SIGKILL
+    )
 
 
 class SocketControl:

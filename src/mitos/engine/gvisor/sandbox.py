@@ -277,7 +277,8 @@ class Sandbox:
                 return MachineEnd.OUT_OF_MEMORY
         if not self._exit_reply and self._exit_watch is not None:
             self._exit_reply = self._exit_watch.receive_now()
-        return MachineEnd.EXITED if is_exit(self._exit_reply) else MachineEnd.LOST
+        by_itself = is_exit(self._exit_reply, has_gofer=self._gofer is not None)
+        return MachineEnd.EXITED if by_itself else MachineEnd.LOST
 
 
 async def purge(sandbox_id: str, place: Place) -> None:

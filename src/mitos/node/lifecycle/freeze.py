@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from mitos.agent.answer import unresponsive
+from mitos.agent.stream import LinkLostError, UnresponsiveError
 from mitos.engine.base import Engine, Snapshot
 from mitos.node.lifecycle.sandbox import Sandbox
 from mitos.node.phase import Phase
@@ -32,7 +34,7 @@ class Freezer:
         """Holds a running sandbox's agent at a frame boundary.
 
         Raises:
-            ApiError: it does not hold still, or has ended.
+            ApiError: it does not hold still or does not answer, or has ended.
         """
         try:
             async with sandbox.link.frozen(self._deadline_s):
@@ -44,7 +46,9 @@ class Freezer:
                 remediation="The sandbox is overloaded; try again, or give it more CPU.",
                 context={"sandbox": sandbox.id},
             ) from None
-        except ConnectionError as exc:
+        except UnresponsiveError as exc:
+            raise unresponsive(sandbox.id) from exc
+        except LinkLostError as exc:
             raise await sandbox.explain_loss() from exc
 
     async def snapshot(self, sandbox: Sandbox, directory: Path) -> Snapshot:

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from mitos.agent.answer import unresponsive
 from mitos.agent.client import AgentClient
 from mitos.agent.link import Link
+from mitos.agent.stream import UnresponsiveError
 from mitos.engine.base import Machine
 from mitos.node.clock import Clock
 from mitos.node.end import EndReason, ended
@@ -202,6 +204,8 @@ class Sandbox:
                 await self._wake(self)
             self.require_running()
             yield self.link
+        except UnresponsiveError as exc:
+            raise unresponsive(self.id) from exc
         finally:
             self.open_calls -= 1
             self.note_use()

@@ -216,7 +216,10 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     async def _watch(self, sandbox: Sandbox, running: RunningMachine) -> None:
-        """Gives a sandbox up when its machine ends by itself or its link breaks."""
+        """Ends a sandbox when its machine ends by itself or its link breaks.
+
+        An agent that only does not answer is neither: it may go on.
+        """
         waits = [
             asyncio.create_task(running.link.lost.wait()),
             asyncio.create_task(running.machine.wait_end()),
@@ -229,10 +232,19 @@ class Supervisor:
             await asyncio.gather(*waits, return_exceptions=True)
         if not self._registry.has(sandbox) or sandbox.running is not running:
             return
-        reason = EndReason.UNRESPONSIVE
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(END_REASON_DEADLINE_S):
-                reason = reason_of(await running.machine.wait_end())
+        reason = await _loss(running)
         if sandbox.running is running and self._registry.has(sandbox):
             _log.warning("sandbox %s ended by itself: %s", sandbox.id, reason.value)
             await self.end(sandbox, reason)
+
+
+async def _loss(running: RunningMachine) -> EndReason:
+    """Why a machine cannot be used any more."""
+    error = running.link.lost_error
+    if error is not None and error.is_violated:
+        return EndReason.PROTOCOL
+    try:
+        async with asyncio.timeout(END_REASON_DEADLINE_S):
+            return reason_of(await running.machine.wait_end())
+    except TimeoutError:
+        return EndReason.UNRESPONSIVE

@@ -50,7 +50,7 @@ async def restore(
     """
     machine = await engine.restore(blank, snapshot)
     async with contextlib.AsyncExitStack() as undo:
-        link = Link(machine.link)
+        link = Link(machine.link, machine.usage)
         running = RunningMachine(machine, link)
         undo.push_async_callback(destroy, engine, running)
         agent = AgentClient(link, _lost_in_handshake)
