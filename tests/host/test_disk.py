@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,3 +90,16 @@ def test_a_disk_says_why_nothing_can_be_written(small: Path) -> None:
     assert errno.ENOSPC == disk.fault(small)
     subprocess.run(["mount", "-o", "remount,ro", small], check=True)
     assert errno.EROFS == disk.fault(small)
+
+
+def test_a_file_in_memory_takes_no_more_than_the_host_can_spare(tmp_path: Path) -> None:
+    """A tmpfs promises more than that: half the memory there is, used or not."""
+    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+        with pytest.raises(OSError, match="No space") as caught:
+            disk.reserve(file.fileno(), 1 << 20, available=lambda: (1 << 20) - 1)
+
+        assert caught.value.errno == errno.ENOSPC
+        assert os.fstat(file.fileno()).st_blocks == 0
+        disk.reserve(file.fileno(), 1 << 20, available=lambda: 1 << 20)
+    with (tmp_path / "file").open("wb") as file:
+        disk.reserve(file.fileno(), 1 << 20, available=lambda: 0)

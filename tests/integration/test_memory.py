@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
 import mitos
-from mitos.engine.gvisor.engine import group_of
-from mitos.host import cgroup
 from tests.integration.conftest import Server
+from tests.integration.meter import Meter
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
@@ -46,20 +44,6 @@ WORK = {
     "40,000 files, removed after two forks": FILES.format(count=40_000),
     "60,000 files, removed": FILES.format(count=60_000) + REMOVED,
 }
-
-
-class Meter:
-    """Reads what each sandbox of a server holds, its control group's own figure."""
-
-    def __init__(self, home: Path) -> None:
-        found = cgroup.detect(Path("/proc/self/mountinfo").read_text())
-        assert found is not None
-        self._hierarchy = found
-        self._group = group_of((home / "run").resolve())
-
-    def read(self) -> dict[str, int]:
-        names = self._hierarchy.children(self._group)
-        return {name: self._hierarchy.memory_bytes(f"{self._group}/{name}") for name in names}
 
 
 def test_a_burst_is_forgotten_and_forks_work_afterwards(server: Server) -> None:

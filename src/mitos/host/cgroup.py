@@ -1,8 +1,8 @@
 """Control groups, version 1 and 2: what a sandbox uses, whether it hit its limit, and its removal.
 
 The runtime makes the groups and sets the limits (it also tells the guest's kernel about them); this
-module reads and removes them. Which version counts is decided as the runtime does: version 2 when
-`/sys/fs/cgroup` itself is a version 2 tree.
+module reads and removes them, and changes the limit of memory while the engine works. Which version
+counts is decided as the runtime does: version 2 when `/sys/fs/cgroup` itself is a version 2 tree.
 
     v1: <mount of each controller>/<group>/{memory.usage_in_bytes, cpuacct.usage, …}
     v2: /sys/fs/cgroup/<group>/{memory.current, memory.events, cpu.stat, …}
@@ -56,6 +56,14 @@ class Hierarchy(Protocol):
 
     def memory(self, group: str) -> Memory:
         """What of its memory is what."""
+        raise NotImplementedError
+
+    def set_memory_limit(self, group: str, limit_bytes: int) -> None:
+        """Changes how much memory the group may use.
+
+        Raises:
+            OSError: there is no such group, or (version 1) it uses more and cannot give it up.
+        """
         raise NotImplementedError
 
     def cpu_seconds(self, group: str) -> float:
@@ -126,6 +134,10 @@ class HierarchyV1(Hierarchy):
         table = _table(self.mounts["memory"] / group / "memory.stat")
         return Memory(table.get("total_shmem", table.get("total_cache", 0)), table["total_rss"])
 
+    def set_memory_limit(self, group: str, limit_bytes: int) -> None:
+        """Changes how much memory the group may use."""
+        (self.mounts["memory"] / group / "memory.limit_in_bytes").write_text(str(limit_bytes))
+
     def cpu_seconds(self, group: str) -> float:
         """CPU time the group has used."""
         return int((self.mounts["cpuacct"] / group / "cpuacct.usage").read_text()) / 1e9
@@ -166,6 +178,10 @@ class HierarchyV2(Hierarchy):
         """What of its memory is what."""
         table = _table(self.root / group / "memory.stat")
         return Memory(table["shmem"], table["anon"])
+
+    def set_memory_limit(self, group: str, limit_bytes: int) -> None:
+        """Changes how much memory the group may use; it must use less than that."""
+        (self.root / group / "memory.max").write_text(str(limit_bytes))
 
     def cpu_seconds(self, group: str) -> float:
         """CPU time the group has used."""

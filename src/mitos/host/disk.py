@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+from mitos.host import memory
 
 __all__ = ["fault", "free_bytes", "release", "reserve"]
 
@@ -38,18 +41,29 @@ def fault(path: Path) -> int | None:
     return None if has_inodes and has_blocks else errno.ENOSPC
 
 
-def reserve(descriptor: int, size_bytes: int) -> None:
+def reserve(
+    descriptor: int,
+    size_bytes: int,
+    *,
+    available: Callable[[], int] = memory.available_bytes,
+) -> None:
     """Takes space for the first bytes of a file; its length stays as it is.
 
     On tmpfs the memory is charged to the caller instead of to whoever writes the bytes later. On a
     file system that cannot reserve, nothing happens. `release` gives back what was not used.
+
+    Args:
+        descriptor: the file.
+        size_bytes: how much.
+        available: memory that the host can spare, which is what a tmpfs is made of.
 
     Raises:
         OSError: the space is not there (`ENOSPC`, `EDQUOT`); nothing is held then.
     """
     # Asked first, because some file systems fill up before they refuse, to everybody's harm.
     found = os.fstatvfs(descriptor)
-    if size_bytes > found.f_bavail * found.f_frsize:
+    free = found.f_bavail * found.f_frsize
+    if size_bytes > (min(free, available()) if _is_in_memory(descriptor) else free):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     try:
         _allocate(descriptor, size_bytes)
@@ -62,6 +76,16 @@ def reserve(descriptor: int, size_bytes: int) -> None:
 def release(descriptor: int) -> None:
     """Gives back the reserved space that lies behind the file's end."""
     os.ftruncate(descriptor, os.fstat(descriptor).st_size)
+
+
+def _is_in_memory(descriptor: int) -> bool:
+    device = os.fstat(descriptor).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if before.split()[2] == number:
+            return after.startswith("tmpfs ")
+    return False
 
 
 def _allocate(descriptor: int, size_bytes: int) -> None:

@@ -18,12 +18,15 @@ import pytest
 
 from mitos.engine.base import EngineError, EngineFault, MachineEnd, MachineSpec
 from mitos.engine.gvisor import GvisorEngine, GvisorSettings
+from mitos.engine.gvisor.control import SocketControl
+from mitos.engine.gvisor.machine import GvisorMachine
 from mitos.host import process
+from mitos.host.cgroup import Memory
 from tests.contract.guest import connected
 from tests.engine.gvisor.conftest import Lab
 from tests.engine.gvisor.place import Leftovers
 from tests.host.eventually import descriptors, settled_descriptors
-from tests.machine import runsc
+from tests.machine import running_release, runsc
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
@@ -135,6 +138,28 @@ async def test_a_checkpoint_into_a_full_disk_says_so_and_the_machine_goes_on(
     assert len(await machine.read("/workspace/big")) == 8 << 20
     child = await lab.restore(machine, lab.folder)
     assert await child.exists("/workspace/big")
+
+
+async def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_machine_running(
+    lab: Lab, small_disk: Path
+) -> None:
+    """What is reserved beforehand is computed, and may be too little."""
+    machine = await lab.boot()
+    content = os.urandom(8 << 20)
+    await machine.write("/workspace/big", content)
+    assert isinstance(machine.machine, GvisorMachine)
+    target = machine.machine.sandbox.target
+    control = SocketControl(running_release().traits)
+    nothing = Memory(shared_bytes=0, private_bytes=0)
+
+    async with machine.link.frozen(_PROMPT_S):
+        with pytest.raises(EngineError) as caught:
+            await control.checkpoint(target, small_disk, nothing)
+
+    assert caught.value.fault is EngineFault.NO_SPACE
+    assert await machine.read("/workspace/big") == content
+    child = await lab.restore(machine, lab.folder)
+    assert await child.read("/workspace/big") == content
 
 
 @pytest.mark.parametrize("name", ["checkpoint.img", "pages_meta.img", "pages.img"])

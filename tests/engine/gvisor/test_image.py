@@ -6,20 +6,22 @@ from pathlib import Path
 import pytest
 
 from mitos.engine.gvisor import image
-from mitos.engine.gvisor.image import ImageError
+from mitos.engine.gvisor.image import ImageError, Size
 
 
 @pytest.fixture
 def sealed(tmp_path: Path) -> Path:
     with image.create_files(tmp_path):
         for name in image.FILES:
-            (tmp_path / name).write_bytes(b"x" * 10)
+            (tmp_path / name).write_bytes(b"x" * len(name))
     image.seal(tmp_path, snapshot_format="gvisor-1.0")
     return tmp_path
 
 
 def test_a_sealed_image_has_a_size(sealed: Path) -> None:
-    assert image.read_size(sealed, snapshot_format="gvisor-1.0") == 30
+    assert image.read_size(sealed, snapshot_format="gvisor-1.0") == Size(
+        objects_bytes=len("checkpoint.img"), pages_bytes=len("pages.img")
+    )
 
 
 def test_an_image_without_manifest_is_refused(sealed: Path) -> None:
@@ -36,7 +38,7 @@ def test_an_image_of_another_release_is_refused(sealed: Path) -> None:
 
 @pytest.mark.parametrize("name", image.FILES)
 def test_a_truncated_file_is_noticed(sealed: Path, name: str) -> None:
-    (sealed / name).write_bytes(b"x" * 9)
+    (sealed / name).write_bytes(b"x" * 8)
 
     with pytest.raises(ImageError, match="damaged"):
         image.read_size(sealed, snapshot_format="gvisor-1.0")

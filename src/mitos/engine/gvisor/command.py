@@ -21,6 +21,8 @@ __all__ = ["CommandControl"]
 class CommandControl:
     """Gives orders with one `runsc` command each."""
 
+    charges_snapshots = True
+
     def __init__(self, runsc: Runsc) -> None:
         self._runsc = runsc
 

@@ -83,7 +83,13 @@ class Target:
 
 
 class Control(Protocol):
-    """Gives orders to sandboxes. Every method raises `EngineError` when the order fails."""
+    """Gives orders to sandboxes. Every method raises `EngineError` when the order fails.
+
+    Attributes:
+        charges_snapshots: a snapshot on tmpfs counts as memory of the sandbox that it is of.
+    """
+
+    charges_snapshots: bool
 
     async def connect_loopback(self, target: Target) -> None:
         """Gives a created sandbox its interface `lo`, before it is started or restored."""
@@ -162,6 +168,8 @@ class SocketControl:
     Args:
         traits: what the release can do.
     """
+
+    charges_snapshots = False
 
     def __init__(self, traits: Traits) -> None:
         self._traits = traits

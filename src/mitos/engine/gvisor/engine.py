@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import logging
 import os
 import secrets
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from mitos.engine.base import (
@@ -32,7 +33,7 @@ from mitos.engine.base import (
     Snapshot,
     require_bootable,
 )
-from mitos.engine.gvisor import image, probe, sandbox
+from mitos.engine.gvisor import image, probe, room, sandbox
 from mitos.engine.gvisor.command import CommandControl
 from mitos.engine.gvisor.control import Control, SocketControl, order_failed
 from mitos.engine.gvisor.facts import FACTS
@@ -46,9 +47,6 @@ from mitos.host import process
 __all__ = ["GvisorEngine", "group_of"]
 
 _log = logging.getLogger(__name__)
-
-# The share of its memory limit from which a sandbox is made to tidy up before a checkpoint.
-_CROWDED = 0.5
 
 
 class GvisorEngine:
@@ -174,11 +172,11 @@ class GvisorEngine:
             if blank.spec != snapshot.spec:
                 raise EngineError(f"blank {blank.id} has another spec than the snapshot")
             try:
-                image.read_size(snapshot.directory, snapshot_format=self._format)
+                size = image.read_size(snapshot.directory, snapshot_format=self._format)
             except image.ImageError as exc:
                 raise EngineError(f"restore into {blank.id} failed: {exc}") from exc
             blank.sandbox.continue_kernel()
-            await finish(self._control.restore(blank.sandbox.target, snapshot.directory))
+            await finish(self._fill(blank.sandbox, snapshot.directory, size))
             return await self._run(blank.sandbox)
 
     async def pause(self, machine: Machine) -> None:
@@ -211,9 +209,8 @@ class GvisorEngine:
         sandbox.continue_kernel()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._is_crowded(sandbox):
-                await self._control.give_memory_back(sandbox.target)
-            await self._control.checkpoint(sandbox.target, directory, sandbox.memory())
+            async with self._room(sandbox, lambda: self._to_checkpoint(sandbox)):
+                await self._control.checkpoint(sandbox.target, directory, sandbox.memory())
             image.seal(directory, snapshot_format=self._format)
         except BaseException as exc:
             shutil.rmtree(directory, ignore_errors=True)
@@ -225,10 +222,42 @@ class GvisorEngine:
                 sandbox.stop_kernel()
         return Snapshot(directory, sandbox.spec)
 
-    def _is_crowded(self, sandbox: Sandbox) -> bool:
-        """True when a checkpoint's own work could take the sandbox past its memory limit."""
-        limit = sandbox.spec.resources.memory_mib << 20
-        return sandbox.usage().memory_bytes > limit * _CROWDED
+    def _to_checkpoint(self, sandbox: Sandbox) -> int:
+        held = sandbox.memory()
+        counted = held.shared_bytes if self._control.charges_snapshots else 0
+        return room.to_checkpoint(held) + counted
+
+    async def _fill(self, sandbox: Sandbox, directory: Path, size: image.Size) -> None:
+        memory_mib = sandbox.spec.resources.memory_mib
+        if size.pages_bytes > memory_mib << 20:
+            raise room.too_small(memory_mib)
+        try:
+            async with self._room(sandbox, lambda: room.to_restore(size), size.pages_bytes):
+                await self._control.restore(sandbox.target, directory)
+        except EngineError as exc:
+            if sandbox.is_out_of_memory:
+                raise room.too_small(memory_mib) from exc
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _room(
+        self, sandbox: Sandbox, work: Callable[[], int], content_bytes: int = 0
+    ) -> AsyncIterator[None]:
+        """Room for the kernel's work, beyond the sandbox's limit where it must be.
+
+        Args:
+            sandbox: whose kernel works.
+            work: computes how much memory that takes.
+            content_bytes: what the guest will have more afterwards.
+        """
+        give_back = functools.partial(self._control.give_memory_back, sandbox.target)
+        async with contextlib.AsyncExitStack() as stack:
+            if not sandbox.room.fits(content_bytes + work()):
+                await give_back()
+            if not sandbox.room.fits(content_bytes + work()):
+                raised = sandbox.room.raised(work(), give_back, content_bytes=content_bytes)
+                await stack.enter_async_context(raised)
+            yield
 
     async def _set_paused(self, sandbox: Sandbox, *, paused: bool) -> None:
         # The runtime counts pauses, and a resume too many ends the sandbox.

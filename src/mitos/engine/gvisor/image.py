@@ -14,14 +14,28 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FILES", "ImageError", "create_files", "open_files", "read_size", "seal"]
+__all__ = ["FILES", "ImageError", "Size", "create_files", "open_files", "read_size", "seal"]
 
 # In the order in which the runtime expects their descriptors.
 FILES = ("checkpoint.img", "pages_meta.img", "pages.img")
 _MANIFEST = "manifest.json"
 _MANIFEST_LIMIT_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a snapshot is.
+
+    Attributes:
+        objects_bytes: of the kernel's objects.
+        pages_bytes: of the guest's memory.
+    """
+
+    objects_bytes: int
+    pages_bytes: int
 
 
 class ImageError(Exception):
@@ -61,8 +75,8 @@ def seal(directory: Path, *, snapshot_format: str) -> None:
     (directory / _MANIFEST).write_text(content)
 
 
-def read_size(directory: Path, *, snapshot_format: str) -> int:
-    """Checks a snapshot against its manifest and returns its size in bytes.
+def read_size(directory: Path, *, snapshot_format: str) -> Size:
+    """Checks a snapshot against its manifest and returns its size.
 
     Raises:
         ImageError: it is incomplete, truncated, or of another format.
@@ -78,7 +92,8 @@ def read_size(directory: Path, *, snapshot_format: str) -> int:
         raise ImageError(f"{directory} was written by {found}, this engine is {snapshot_format}")
     if sizes != expected:
         raise ImageError(f"{directory} is damaged: its files have other sizes than were written")
-    return sum(sizes.values())
+    objects, _, pages = FILES
+    return Size(objects_bytes=sizes[objects], pages_bytes=sizes[pages])
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 from mitos.engine.base import EngineError, EngineFault, MachineEnd, MachineSpec, Usage
 from mitos.engine.gvisor import bundle
 from mitos.engine.gvisor.control import Target, is_exit
+from mitos.engine.gvisor.room import Room
 from mitos.engine.gvisor.runsc import Runsc, options_for
 from mitos.engine.gvisor.settings import GvisorSettings
 from mitos.host import cgroup, process
@@ -107,6 +108,8 @@ class Sandbox:
         self.link = link
         self.is_paused = False
         self.target = _target(sandbox_id, spec, place, socket)
+        limit_bytes = spec.resources.memory_mib << 20
+        self.room = Room(place.hierarchy, place.cgroup(sandbox_id), limit_bytes)
         self._place = place
         self._kernel = kernel
         self._gofer = gofer
@@ -213,6 +216,13 @@ class Sandbox:
         except OSError as exc:
             raise EngineError(f"sandbox {self.id} is gone: {exc}") from exc
 
+    @property
+    def is_out_of_memory(self) -> bool:
+        """True when the host's kernel ended a process of it at its memory limit."""
+        with contextlib.suppress(OSError):
+            return self._place.hierarchy.oom_kills(self._place.cgroup(self.id)) > 0
+        return False
+
     def stop_kernel(self) -> None:
         """Takes its kernel off the CPU, of which one of an old release uses some when idle."""
         self._kernel.hold()
@@ -244,6 +254,7 @@ class Sandbox:
         for process_watch in processes:
             process_watch.kill()
         self.link.close_now()
+        await self.room.close()
         if self._exit_reading is not None and self._exit_watch is not None:
             self._exit_reading.cancel()
             await asyncio.gather(self._exit_reading, return_exceptions=True)
@@ -272,9 +283,8 @@ class Sandbox:
     def _reason(self) -> MachineEnd:
         if self._removal is not None:
             return MachineEnd.DESTROYED
-        with contextlib.suppress(OSError):
-            if self._place.hierarchy.oom_kills(self._place.cgroup(self.id)) > 0:
-                return MachineEnd.OUT_OF_MEMORY
+        if self.is_out_of_memory:
+            return MachineEnd.OUT_OF_MEMORY
         if not self._exit_reply and self._exit_watch is not None:
             self._exit_reply = self._exit_watch.receive_now()
         by_itself = is_exit(self._exit_reply, has_gofer=self._gofer is not None)

@@ -7,19 +7,24 @@ something between.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import logging
 from dataclasses import dataclass
 
 from mitos.agent.client import AgentClient
 from mitos.agent.identity import Identity
 from mitos.agent.link import Link
-from mitos.engine.base import Blank, Engine, EngineError, Machine, Snapshot
+from mitos.engine.base import Blank, Engine, EngineError, Machine, MachineEnd, Snapshot
 from mitos.wire.errors import ApiError
 
 __all__ = ["RunningMachine", "destroy", "restore"]
 
 _log = logging.getLogger(__name__)
+
+# How long after its link a machine's end may be noticed.
+_END_WAIT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,22 @@ async def restore(
         link = Link(machine.link, machine.usage)
         running = RunningMachine(machine, link)
         undo.push_async_callback(destroy, engine, running)
-        agent = AgentClient(link, _lost_in_handshake)
+        agent = AgentClient(link, functools.partial(_lost_in_handshake, machine))
         await agent.identify(identity, forked=True, deadline_s=deadline_s)
         undo.pop_all()
     return running
 
 
-async def _lost_in_handshake() -> ApiError:
-    return ApiError("internal", "the restored machine ended before it confirmed its identity")
+async def _lost_in_handshake(machine: Machine) -> ApiError:
+    message = "the restored machine ended before it confirmed its identity"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_END_WAIT_S):
+            if await machine.wait_end() is MachineEnd.OUT_OF_MEMORY:
+                return ApiError(
+                    "quota_exceeded",
+                    message,
+                    cause="it passed its memory limit",
+                    remediation="Remove files or end programs in the sandbox that it is a copy of,"
+                    " or use a template with a larger mem_size_mib.",
+                )
+    return ApiError("internal", message)
