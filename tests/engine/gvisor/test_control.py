@@ -159,11 +159,22 @@ async def test_memory_is_asked_back_only_from_a_release_that_can(
     await SocketControl(Traits()).give_memory_back(target)
     assert sandbox.orders == []
 
-    await SocketControl(Traits(gives_memory_back=True)).give_memory_back(target)
+    await SocketControl(Traits(has_own_calls=True)).give_memory_back(target)
 
     (order,) = sandbox.orders
     assert order["method"] == "containerManager.CreateTraceSession"
     assert order["arg"]["Config"]["sinks"] == [{"name": "mitos-reclaim"}]
+
+
+async def test_our_build_forgets_closed_connections_from_the_start(
+    sandbox: Scripted, target: Target
+) -> None:
+    await SocketControl(Traits(has_own_calls=True)).start(target)
+
+    forget, start = sandbox.orders
+    assert forget["arg"]["Config"]["sinks"] == [{"name": "mitos-timewait"}]
+    assert forget["arg"]["Config"]["points"] == [{"name": "sentry/clone"}]
+    assert start["method"] == "containerManager.StartRoot"
 
 
 async def test_a_full_disk_reported_by_the_sandbox_is_no_space(

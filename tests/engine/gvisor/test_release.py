@@ -40,8 +40,8 @@ def test_an_official_release_of_the_same_day_is_another() -> None:
     own, official = Release(20260701, 0, is_own=True), Release(20260701, 0)
 
     assert str(own) != str(official)
-    assert own.traits.gives_memory_back
-    assert not official.traits.gives_memory_back
+    assert own.traits.has_own_calls
+    assert not official.traits.has_own_calls
 
 
 def test_an_old_release_says_what_a_newer_one_gives() -> None:

@@ -41,9 +41,19 @@ _PAGES_RESERVE_BYTES = 1 << 20
 # The kernel's objects take half a MiB of an idle sandbox's snapshot, and less in it than in memory.
 _STATE_RESERVE_BYTES = 1 << 20
 _STATE_SHARE = 4
+_OWN_CALL = "containerManager.CreateTraceSession"
 # A trace session without points, whose only sink is the engine's call `engine/reclaim`.
 _GIVE_BACK = {
     "Config": {"name": "Default", "sinks": [{"name": "mitos-reclaim"}]},
+    "Force": True,
+}
+# `engine/timewait`, which does its work when the first process is cloned.
+_FORGET = {
+    "Config": {
+        "name": "Default",
+        "points": [{"name": "sentry/clone"}],
+        "sinks": [{"name": "mitos-timewait"}],
+    },
     "Force": True,
 }
 
@@ -183,7 +193,13 @@ class SocketControl:
         await call(target, "Network.CreateLinksAndRoutes", _LOOPBACK_ONLY)
 
     async def start(self, target: Target) -> None:
-        """Starts PID 1 of a created sandbox."""
+        """Starts PID 1 of a created sandbox.
+
+        Of our build's, the kernel forgets closed connections at once, also in what is restored from
+        its snapshots: they cost a checkpoint much, and could be removed in the middle of it.
+        """
+        if self._traits.has_own_calls:
+            await call(target, _OWN_CALL, _FORGET)
         await call(target, "containerManager.StartRoot", target.id)
 
     async def restore(self, target: Target, directory: Path) -> None:
@@ -218,8 +234,8 @@ class SocketControl:
 
     async def give_memory_back(self, target: Target) -> None:
         """Has the sandbox's kernel return what it does not need; does nothing if it cannot."""
-        if self._traits.gives_memory_back:
-            await call(target, "containerManager.CreateTraceSession", _GIVE_BACK)
+        if self._traits.has_own_calls:
+            await call(target, _OWN_CALL, _GIVE_BACK)
 
     async def pause(self, target: Target) -> None:
         """Stops every process."""

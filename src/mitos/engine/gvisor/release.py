@@ -33,17 +33,18 @@ class Traits:
 
     Attributes:
         has_socket: orders go over the control socket; else over the command line.
-        gives_memory_back: it has our call for that (`engine/reclaim` in the repository's root).
+        has_own_calls: it has those of our build (`engine/reclaim` and `engine/timewait` in the
+            repository's root).
         loses: what a newer one would give, for people; empty when there is nothing.
     """
 
     has_socket: bool = False
-    gives_memory_back: bool = False
+    has_own_calls: bool = False
     loses: str = ""
 
 
 _KNOWN = {
-    "mitos-20260701.0": Traits(has_socket=True, gives_memory_back=True),
+    "mitos-20260701.0": Traits(has_socket=True, has_own_calls=True),
     "20240729.0": Traits(
         has_socket=True,
         loses=(
