@@ -38,10 +38,12 @@ from mitos.engine.gvisor.command import CommandControl
 from mitos.engine.gvisor.control import Control, SocketControl, order_failed
 from mitos.engine.gvisor.facts import FACTS
 from mitos.engine.gvisor.machine import GvisorBlank, GvisorMachine
+from mitos.engine.gvisor.place import Place
 from mitos.engine.gvisor.release import Traits
 from mitos.engine.gvisor.runsc import Runsc
-from mitos.engine.gvisor.sandbox import Place, Sandbox, finish
+from mitos.engine.gvisor.sandbox import Sandbox, finish
 from mitos.engine.gvisor.settings import GvisorSettings
+from mitos.engine.gvisor.users import Users
 from mitos.host import process
 
 __all__ = ["GvisorEngine", "group_of"]
@@ -102,6 +104,7 @@ class GvisorEngine:
             machines=state / "machines",
             hierarchy=findings.hierarchy,
             group=self.control_group,
+            users=await _users(state),
         )
         for folder in (state, runsc.root, place.machines):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -125,6 +128,8 @@ class GvisorEngine:
             if isinstance(result, BaseException):
                 _log.error("a sandbox could not be removed: %s", result)
         if place is not None:
+            if place.users is not None:
+                place.users.close()
             with contextlib.suppress(OSError):
                 place.hierarchy.remove(place.group)
 
@@ -320,6 +325,17 @@ def group_of(state: Path) -> str:
     Servers with other homes on this machine must not sweep each other's sandboxes.
     """
     return f"mitos-{hashlib.sha256(bytes(state)).hexdigest()[:12]}"
+
+
+async def _users(state: Path) -> Users | None:
+    """Users for sandboxes, where the host allows them: in a container it may not."""
+    users = Users(state)
+    try:
+        users.give_back(await users.take())
+    except OSError as exc:
+        _log.warning("sandboxes share the host's user nobody: %s", exc)
+        return None
+    return users
 
 
 async def _sweep(place: Place) -> None:

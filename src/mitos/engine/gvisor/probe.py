@@ -19,9 +19,10 @@ from mitos.engine.base import (
     Resources,
 )
 from mitos.engine.gvisor import program, release
+from mitos.engine.gvisor.place import Place
 from mitos.engine.gvisor.release import Release
 from mitos.engine.gvisor.runsc import Runsc
-from mitos.engine.gvisor.sandbox import Place, Sandbox, finish
+from mitos.engine.gvisor.sandbox import Sandbox, finish
 from mitos.engine.gvisor.settings import GvisorSettings
 from mitos.host import cgroup, process
 from mitos.host.cgroup import Hierarchy

@@ -20,23 +20,23 @@ import os
 import shutil
 import signal
 from collections.abc import Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mitos.engine.base import EngineError, EngineFault, MachineEnd, MachineSpec, Usage
 from mitos.engine.gvisor import bundle
 from mitos.engine.gvisor.control import Target, is_exit
+from mitos.engine.gvisor.place import Place
 from mitos.engine.gvisor.room import Room
-from mitos.engine.gvisor.runsc import Runsc, options_for
-from mitos.engine.gvisor.settings import GvisorSettings
+from mitos.engine.gvisor.runsc import options_for
+from mitos.engine.gvisor.users import User
 from mitos.host import cgroup, process
 from mitos.host.cgroup import Hierarchy, Memory
 from mitos.host.control_socket import ControlSocket
 from mitos.host.pidfd import ProcessWatch
 from mitos.host.pipe import PipeStream, make_pipe
 
-__all__ = ["Place", "Sandbox", "finish", "purge"]
+__all__ = ["Sandbox", "finish", "purge"]
 
 _T = TypeVar("_T")
 
@@ -44,33 +44,6 @@ _STATE_LIMIT_BYTES = 1 << 20
 _REMOVE_TIMEOUT_S = 20.0
 _RETRY_S = 0.005
 _GOFER_GRACE_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the sandboxes of one engine live.
-
-    Attributes:
-        settings: the engine's settings.
-        runsc: builds the runtime's command lines.
-        machines: folder with one folder per sandbox.
-        hierarchy: the host's control groups.
-        group: the group that holds the sandboxes' own.
-    """
-
-    settings: GvisorSettings
-    runsc: Runsc
-    machines: Path
-    hierarchy: Hierarchy
-    group: str
-
-    def folder(self, sandbox_id: str) -> Path:
-        """The sandbox's folder, also its OCI bundle."""
-        return self.machines / sandbox_id
-
-    def cgroup(self, sandbox_id: str) -> str:
-        """The sandbox's control group."""
-        return f"{self.group}/{sandbox_id}"
 
 
 async def finish(work: Coroutine[Any, Any, _T]) -> _T:
@@ -102,6 +75,7 @@ class Sandbox:
         gofer: ProcessWatch | None,
         socket: Path,
         link: PipeStream,
+        user: User | None,
     ) -> None:
         self.id = sandbox_id
         self.spec = spec
@@ -113,6 +87,7 @@ class Sandbox:
         self._place = place
         self._kernel = kernel
         self._gofer = gofer
+        self._user = user
         self._exit_watch: ControlSocket | None = None
         self._exit_reply = b""
         self._exit_reading: asyncio.Task[None] | None = None
@@ -129,10 +104,13 @@ class Sandbox:
         Raises:
             EngineError: it could not be made; nothing of it is left.
         """
+        user = None
         try:
-            return await cls._create(sandbox_id, spec, place)
+            user = await place.user(spec.rootfs.kind)
+            return await cls._create(sandbox_id, spec, place, user)
         except BaseException as exc:
             await finish(purge(sandbox_id, place))
+            place.give_back(user)
             if isinstance(exc, process.CommandTimeoutError):
                 raise EngineError(
                     f"making sandbox {sandbox_id} failed: {exc}", fault=EngineFault.TIMED_OUT
@@ -142,7 +120,9 @@ class Sandbox:
             raise
 
     @classmethod
-    async def _create(cls, sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox:
+    async def _create(
+        cls, sandbox_id: str, spec: MachineSpec, place: Place, user: User | None
+    ) -> Sandbox:
         if not spec.rootfs.exists():
             raise FileNotFoundError(f"{spec.rootfs.path} is not a {spec.rootfs.kind.value}")
         if not spec.guest.is_dir():
@@ -158,8 +138,9 @@ class Sandbox:
             stack.callback(os.close, guest_in)
             guest_out = make_pipe(folder / "out")
             stack.callback(os.close, guest_out)
+            argv = place.runsc.create(sandbox_id, options_for(spec.rootfs.kind), bundle=folder)
             await process.run(
-                place.runsc.create(sandbox_id, options_for(spec.rootfs.kind), bundle=folder),
+                argv if user is None else user.namespace.entering(argv),
                 timeout_s=place.settings.create_timeout_s,
                 stdin=guest_in,
                 stdout=guest_out,
@@ -173,7 +154,16 @@ class Sandbox:
             undo.callback(kernel.close)
             gofer = ProcessWatch.open(gofer_pid, argument=argument) if gofer_pid else None
             undo.pop_all()
-        return cls(sandbox_id, spec, place, kernel=kernel, gofer=gofer, socket=socket, link=link)
+        return cls(
+            sandbox_id,
+            spec,
+            place,
+            kernel=kernel,
+            gofer=gofer,
+            socket=socket,
+            link=link,
+            user=user,
+        )
 
     @property
     def is_running(self) -> bool:
@@ -271,6 +261,8 @@ class Sandbox:
             process_watch.close()
         await _remove_traces(self.id, self._place)
         _unlink(self.target.socket)
+        user, self._user = self._user, None
+        self._place.give_back(user)
 
     def _on_gofer_end(self) -> None:
         # The two end together; the kernel still has to say why, if it can.
