@@ -37,6 +37,7 @@ def v1(tmp_path: Path) -> HierarchyV1:
             "memory/top/box/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
             "memory/top/box/cgroup.procs": "11\n12\n",
             "memory/top/box/memory.limit_in_bytes": "8000000\n",
+            "pids/top/box/pids.events": "max 3\n",
             "cpu/top/box/cpuacct.usage": "2500000000\n",
             "cpu/top/box/cgroup.procs": "12\n13\n",
         },
@@ -57,6 +58,7 @@ def v2(tmp_path: Path) -> HierarchyV2:
             "top/box/memory.stat": "anon 3\ninactive_file 1000000\n",
             "top/box/memory.events": "low 0\nhigh 0\nmax 7\noom 1\noom_kill 1\n",
             "top/box/memory.max": "8000000\n",
+            "top/box/pids.events": "max 4\n",
             "top/box/cpu.stat": "usage_usec 2500000\nuser_usec 1\n",
             "top/box/cgroup.procs": "11\n",
         },
@@ -160,3 +162,8 @@ def test_the_limit_of_memory_can_be_changed(v1: HierarchyV1, v2: HierarchyV2) ->
         v2.root / "top/box/memory.max",
     ]
     assert [path.read_text() for path in changed] == [str(9 << 20)] * 2
+
+
+def test_refused_processes_are_counted(v1: HierarchyV1, v2: HierarchyV2) -> None:
+    assert v1.refused_tasks("top/box") == 3
+    assert v2.refused_tasks("top/box") == 4

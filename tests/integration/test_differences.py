@@ -29,6 +29,14 @@ ELSEWHERE = {
         "engine/gvisor/test_roots.py",
         "test_links_of_the_root_are_listed_without_an_error",
     ),
+    "A user inside": (
+        "integration/test_processes.py",
+        "test_a_program_gets_eagain_at_the_limit_and_the_sandbox_goes_on",
+    ),
+    "A closed TCP connection": (
+        "integration/test_closed_connections.py",
+        "test_none_is_kept_in_a_sandbox_and_its_fork",
+    ),
     "A sandbox that passes its memory limit": (
         "engine/gvisor/test_engine.py",
         "test_a_machine_past_its_memory_limit_ends_with_that_reason",

@@ -76,7 +76,8 @@ class Resources:
     Attributes:
         vcpu_count: CPUs it may use at the same time, at least 1.
         memory_mib: memory it may use, its files included, in MiB.
-        process_limit: host tasks it may have.
+        process_limit: processes and threads that one user inside may have at most; an engine
+            allows fewer where the memory is small.
     """
 
     vcpu_count: int = 1
@@ -108,6 +109,7 @@ class MachineEnd(enum.Enum):
     DESTROYED = "destroyed"  # the node asked for it
     EXITED = "exited"  # its PID 1 ended by itself
     OUT_OF_MEMORY = "out_of_memory"  # the kernel of the host killed it at its memory limit
+    PROCESS_LIMIT = "process_limit"  # the host gave it no further process or thread
     LOST = "lost"  # its processes vanished for a reason we do not know
 
 

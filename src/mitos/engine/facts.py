@@ -30,10 +30,12 @@ class Difference:
     Attributes:
         text: a sentence or two.
         is_old: True when only older programs of the engine have it.
+        is_new: True when only its own program has it.
     """
 
     text: str
     is_old: bool = False
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)

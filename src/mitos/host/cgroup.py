@@ -74,6 +74,10 @@ class Hierarchy(Protocol):
         """How many processes the kernel killed because the group was at its memory limit."""
         raise NotImplementedError
 
+    def refused_tasks(self, group: str) -> int:
+        """How many processes and threads were refused because the group was at its limit."""
+        raise NotImplementedError
+
     def folders(self, group: str) -> list[Path]:
         """The folders that make up the group, also those that do not exist."""
         raise NotImplementedError
@@ -146,6 +150,10 @@ class HierarchyV1(Hierarchy):
         """How many processes the kernel killed because the group was at its memory limit."""
         return _table(self.mounts["memory"] / group / "memory.oom_control").get("oom_kill", 0)
 
+    def refused_tasks(self, group: str) -> int:
+        """How many processes and threads were refused because the group was at its limit."""
+        return _table(self.mounts["pids"] / group / "pids.events").get("max", 0)
+
     def folders(self, group: str) -> list[Path]:
         """The folders that make up the group, one per tree."""
         return [root / group for root in dict.fromkeys(self.mounts.values())]
@@ -190,6 +198,10 @@ class HierarchyV2(Hierarchy):
     def oom_kills(self, group: str) -> int:
         """How many processes the kernel killed because the group was at its memory limit."""
         return _table(self.root / group / "memory.events").get("oom_kill", 0)
+
+    def refused_tasks(self, group: str) -> int:
+        """How many processes and threads were refused because the group was at its limit."""
+        return _table(self.root / group / "pids.events").get("max", 0)
 
     def folders(self, group: str) -> list[Path]:
         """The group's one folder."""

@@ -17,6 +17,7 @@ class EndReason(str, enum.Enum):
     TERMINATED = "terminated"  # its user ended it
     DEADLINE = "deadline"  # its deadline passed, or it was idle for too long
     OUT_OF_MEMORY = "out_of_memory"
+    PROCESS_LIMIT = "process_limit"
     EXITED = "exited"
     LOST = "lost"
     PROTOCOL = "protocol"  # what came from its agent broke the document of the link
@@ -44,6 +45,10 @@ _TEXTS = {
         "it reached its memory limit of {memory_mib} MiB and was killed",
         "Create the template with a larger resources.mem_size_mib; files count as memory too.",
     ),
+    EndReason.PROCESS_LIMIT: EndText(
+        "its processes and threads together went over the limit for the whole sandbox",
+        "Start fewer at the same time, or spread them over several sandboxes.",
+    ),
     EndReason.EXITED: EndText(
         "its first process ended",
         "Create a new sandbox; do not kill process 1.",
@@ -66,6 +71,7 @@ _TEXTS = {
 
 _OF_MACHINE = {
     MachineEnd.OUT_OF_MEMORY: EndReason.OUT_OF_MEMORY,
+    MachineEnd.PROCESS_LIMIT: EndReason.PROCESS_LIMIT,
     MachineEnd.EXITED: EndReason.EXITED,
     MachineEnd.LOST: EndReason.LOST,
     MachineEnd.DESTROYED: EndReason.TERMINATED,

@@ -9,9 +9,9 @@ from mitos.engine.gvisor import bundle
 from mitos.host.rootfs import RootFilesystem, RootKind
 
 
-def _configure(**environment: str) -> Any:
+def _configure(process_limit: int = 77, **environment: str) -> Any:
     rootfs = RootFilesystem(RootKind.FOLDER, Path("/images/python"))
-    spec = MachineSpec(rootfs, Path("/guest"), Resources(2, 300, 77), environment)
+    spec = MachineSpec(rootfs, Path("/guest"), Resources(2, 300, process_limit), environment)
     return json.loads(json.dumps(bundle.configure(spec, cgroup="top/box", empty=Path("/empty"))))
 
 
@@ -22,8 +22,21 @@ def test_limits_are_those_of_the_spec() -> None:
     assert linux["resources"] == {
         "memory": {"limit": 300 << 20},
         "cpu": {"quota": 200_000, "period": 100_000},
-        "pids": {"limit": 77},
+        "pids": {"limit": 2 * 77 + 512},
     }
+
+
+def test_programs_reach_their_own_limit_of_processes_before_the_sandboxs() -> None:
+    limits = _configure()["process"]["rlimits"]
+
+    assert {"type": "RLIMIT_NPROC", "hard": 77, "soft": 77} in limits
+
+
+def test_small_memory_has_room_for_fewer_processes() -> None:
+    config = _configure(process_limit=1024)
+
+    assert {"type": "RLIMIT_NPROC", "hard": 300, "soft": 300} in config["process"]["rlimits"]
+    assert config["linux"]["resources"]["pids"] == {"limit": 2 * 300 + 512}
 
 
 def test_the_agent_is_pid_1_from_a_read_only_mount() -> None:

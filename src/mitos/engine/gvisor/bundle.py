@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mitos.engine.base import MachineSpec
+from mitos.engine.base import MachineSpec, Resources
 from mitos.host.rootfs import RootKind
 
 __all__ = ["AGENT", "configure"]
@@ -45,6 +45,13 @@ _CAPABILITIES = [
 
 _CPU_PERIOD_US = 100_000
 _OPEN_FILES = 65_536
+
+# A program that does nothing takes 0.6 MiB, so as many as there are MiB of memory have room.
+_PROCESSES_PER_MIB = 1
+# Tasks of the host for each of the guest's processes, and for the kernel itself: measured with 300
+# processes, which took 620.
+_TASKS_PER_PROCESS = 2
+_KERNEL_TASKS = 512
 _MIB = 1 << 20
 
 
@@ -87,9 +94,20 @@ def _process(spec: MachineSpec) -> dict[str, object]:
         "env": [f"{name}={value}" for name, value in environment.items()],
         "cwd": "/",
         "capabilities": dict.fromkeys(kinds, _CAPABILITIES),
-        "rlimits": [{"type": "RLIMIT_NOFILE", "hard": _OPEN_FILES, "soft": _OPEN_FILES}],
+        "rlimits": [
+            _limit("RLIMIT_NOFILE", _OPEN_FILES),
+            _limit("RLIMIT_NPROC", _processes(spec.resources)),
+        ],
         "noNewPrivileges": False,
     }
+
+
+def _processes(limits: Resources) -> int:
+    return min(limits.process_limit, limits.memory_mib * _PROCESSES_PER_MIB)
+
+
+def _limit(name: str, most: int) -> dict[str, object]:
+    return {"type": name, "hard": most, "soft": most}
 
 
 def _mounts(spec: MachineSpec) -> list[dict[str, object]]:
@@ -123,5 +141,6 @@ def _resources(spec: MachineSpec) -> dict[str, object]:
     return {
         "memory": {"limit": limits.memory_mib * _MIB},
         "cpu": {"quota": limits.vcpu_count * _CPU_PERIOD_US, "period": _CPU_PERIOD_US},
-        "pids": {"limit": limits.process_limit},
+        # Beyond the guest's own limit, at which its programs are told: at this one it ends.
+        "pids": {"limit": _TASKS_PER_PROCESS * _processes(limits) + _KERNEL_TASKS},
     }

@@ -35,6 +35,13 @@ FACTS = Facts(
             "A sandbox that passes its memory limit ends as a whole; no single process is killed."
         ),
         Difference(
+            "A user inside, root too, may have as many processes and threads as the sandbox has MiB"
+            " of memory, at most 1,024, and gets EAGAIN beyond; `ulimit -u` cannot be raised."
+        ),
+        Difference(
+            "A closed TCP connection is forgotten at once: there is no TIME_WAIT.", is_new=True
+        ),
+        Difference(
             "`df` ignores the limit: `/` has 8 EiB, `/tmp` and `/dev/shm` half the host's memory."
         ),
         Difference(

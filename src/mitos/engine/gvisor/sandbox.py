@@ -279,8 +279,12 @@ class Sandbox:
             return MachineEnd.OUT_OF_MEMORY
         if not self._exit_reply and self._exit_watch is not None:
             self._exit_reply = self._exit_watch.receive_now()
-        by_itself = is_exit(self._exit_reply, has_gofer=self._gofer is not None)
-        return MachineEnd.EXITED if by_itself else MachineEnd.LOST
+        if is_exit(self._exit_reply, has_gofer=self._gofer is not None):
+            return MachineEnd.EXITED
+        with contextlib.suppress(OSError):
+            if self._place.hierarchy.refused_tasks(self._place.cgroup(self.id)) > 0:
+                return MachineEnd.PROCESS_LIMIT
+        return MachineEnd.LOST
 
 
 async def purge(sandbox_id: str, place: Place) -> None:
