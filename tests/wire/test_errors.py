@@ -65,5 +65,19 @@ def test_an_error_may_say_more_than_its_row() -> None:
     }
 
 
+def test_an_error_can_be_written_down_whatever_a_guest_said() -> None:
+    """Names in a sandbox are bytes; the agent cuts long ones, perhaps inside of a character."""
+    said = b"caf\xc3".decode("utf-8", "surrogateescape")
+    error = ApiError("file_failed", said, cause=said, remediation=said, context={"path": said})
+
+    shown = "caf\N{REPLACEMENT CHARACTER}"
+    assert (shown, shown, shown, {"path": shown}) == (
+        error.message,
+        error.cause,
+        error.remediation,
+        error.context,
+    )
+
+
 def test_every_connect_code_has_a_status() -> None:
     assert set(CONNECT_STATUS) == set(ConnectCode)

@@ -179,10 +179,13 @@ class ApiError(Exception):
         super().__init__(message)
         row = TABLE[code]
         self.code = code
-        self.message = message
-        self.cause = cause
-        self.remediation = remediation or row.remediation
-        self.context = dict(context or {})
+        self.message = _text(message)
+        self.cause = _text(cause)
+        self.remediation = _text(remediation) or row.remediation
+        self.context = {
+            key: _text(value) if isinstance(value, str) else value
+            for key, value in (context or {}).items()
+        }
         self.status = status or row.status
         self.connect = connect or row.connect
 
@@ -195,6 +198,11 @@ class ApiError(Exception):
         if self.context:
             error["context"] = self.context
         return {"error": error}
+
+
+def _text(text: str) -> str:
+    """As every encoding carries it: what a guest said may hold bytes that are no UTF-8."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def conflict(

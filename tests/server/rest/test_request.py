@@ -25,10 +25,21 @@ POST_ROUTES = [
 
 @pytest.mark.parametrize("route", POST_ROUTES)
 @pytest.mark.parametrize(
-    "body", [b"", b'{"id": ', b"[]", b"null", b'"x"', b"\xff", b"[" * 100_000, b"NaN"]
+    "body",
+    [
+        *(b"", b'{"id": ', b"[]", b"null", b'"x"', b"\xff", b"[" * 100_000, b"NaN"),
+        b'{"name": "\xed\xa0\x80"}',
+    ],
 )
 def test_a_body_that_is_no_json_object_is_refused(server: Server, route: str, body: bytes) -> None:
     assert (400, "invalid_json") == outcome(server.post(route, content=body, headers=JSON))
+
+
+def test_text_may_be_any_unicode(server: Server, sandbox: str) -> None:
+    body = b'{"name": "\\ud83c\\udf52 \xf0\x9f\x8d\x92"}'
+
+    made = server.post(f"/v1/sandboxes/{sandbox}/checkpoints", content=body, headers=JSON).json()
+    assert "\N{CHERRIES} \N{CHERRIES}" == made["name"]
 
 
 @pytest.mark.parametrize(
