@@ -9,6 +9,8 @@ import errno
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mitos.agent.answer import shown
+from mitos.agent.process import MAX_INT32
 from mitos.agent.stream import Closed, LinkStream
 from mitos.wire.errors import ApiError, ConnectCode, conflict
 from mitos.wire.link import Channel, Control, Fields, LinkError, Status, Tag
@@ -160,13 +162,14 @@ def _command_exit(closed: Closed, command_id: str) -> CommandExit:
     if closed.status in _INTERRUPTED:
         raise _INTERRUPTED[closed.status](fields.get_text(Tag.MESSAGE))
     if closed.status is not Status.OK:
-        error = fields.get_text(Tag.MESSAGE) or "the command could not be started"
+        error = shown(fields.get_text(Tag.MESSAGE)) or "the command could not be started"
         return CommandExit(NOT_SPAWNED_EXIT_CODE, duration_s, error)
     if fields.get_uint(Tag.TIMED_OUT):
         return CommandExit(DEADLINE_EXIT_CODE, duration_s)
     if fields.get_raw(Tag.SIGNAL) is not None:
         return CommandExit(SIGNAL_EXIT_CODE, duration_s)
-    return CommandExit(fields.get_int(Tag.EXIT_CODE), duration_s)
+    exit_code = fields.get_int(Tag.EXIT_CODE)
+    return CommandExit(max(-MAX_INT32, min(exit_code, MAX_INT32)), duration_s)
 
 
 def _refused(message: str) -> ApiError:

@@ -7,6 +7,7 @@ import stat
 from dataclasses import dataclass
 
 from mitos.agent.answer import shown
+from mitos.agent.process import MAX_INT64, MAX_UINT32
 from mitos.wire.link import Fields, LinkError, Tag
 
 __all__ = ["Change", "ChangeKind", "FileEntry"]
@@ -25,7 +26,7 @@ class FileEntry:
 
     @classmethod
     def of(cls, fields: Fields, *, exact: bool = False) -> FileEntry:
-        """From an entry of `LIST` or the answer of `STAT`.
+        """From an entry of `LIST` or the answer of `STAT`; numbers no message can carry are cut.
 
         With `exact`, bytes of names that are not UTF-8 come as lone surrogates, which name the file
         in later calls; without, as U+FFFD.
@@ -34,8 +35,8 @@ class FileEntry:
         return cls(
             name=text(fields.get_text(Tag.NAME)),
             path=text(fields.get_text(Tag.PATH)),
-            mode=fields.get_uint(Tag.MODE),
-            size=fields.get_uint(Tag.SIZE),
+            mode=min(fields.get_uint(Tag.MODE), MAX_UINT32),
+            size=min(fields.get_uint(Tag.SIZE), MAX_INT64),
             modified_at_unix=fields.get_int(Tag.MTIME),
             link_target=text(fields.get_text(Tag.LINK_TARGET)),
         )

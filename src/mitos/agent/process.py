@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from mitos.wire.link import Fields, Tag, decode_entries
 
-__all__ = ["MAX_INT32", "ProcessEntry", "ProcessReading"]
+__all__ = ["MAX_INT32", "MAX_INT64", "MAX_UINT32", "ProcessEntry", "ProcessReading"]
 
 _STATES = {"R": "R", "S": "S", "D": "D", "Z": "Z", "T": "T", "t": "T", "X": "Z", "I": "S"}
 """Letters of proc(5) as the contract's five: traced is stopped, dead is a zombie, idle sleeps."""
 
 MAX_INT32 = (1 << 31) - 1
+MAX_UINT32 = (1 << 32) - 1
 MAX_INT64 = (1 << 63) - 1
 
 

@@ -48,6 +48,7 @@ class LenientJsonCodec:
 
         Raises:
             ValueError: not JSON of this message, or nested too deep.
+            TypeError: a member is of another kind.
         """
         if _is_too_deep(data):
             raise ValueError(f"the message nests more than {MAX_DEPTH} deep")
