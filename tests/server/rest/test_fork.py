@@ -41,6 +41,19 @@ def test_fork_with_a_source_is_a_live_fork(server: Server, sandbox: str) -> None
     assert ("plan\n", "", 0) == calling.run(server, child, "cat /workspace/plan")
 
 
+@pytest.mark.parametrize("member", ["partial", "pause_source"])
+@pytest.mark.parametrize("value", ["true", 1, [], {}])
+def test_a_flag_of_a_fork_is_true_or_false(
+    server: Server, sandbox: str, member: str, value: object
+) -> None:
+    body = {"id": server.new_id(), member: value}
+
+    for route in (f"/v1/sandboxes/{sandbox}/fork", "/v1/fork"):
+        answer = server.post(route, json={**body, "source": sandbox})
+        assert (400, "invalid_input") == outcome(answer)
+        assert member in answer.text
+
+
 def test_fork_without_a_source_is_a_clean_start(server: Server, sandbox: str) -> None:
     calling.run(server, sandbox, "echo plan > /workspace/plan")
     other = server.create()

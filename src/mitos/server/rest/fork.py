@@ -6,7 +6,7 @@ from starlette.routing import Route
 
 from mitos.node.lifecycle.sandbox import SandboxRecord
 from mitos.server.identifier import checked_id
-from mitos.server.rest.request import Body, Call, Front, checked_sandbox_id
+from mitos.server.rest.request import Body, Call, Front, checked_sandbox_id, flag
 from mitos.server.rest.sandbox import sandbox_body
 from mitos.wire.errors import ApiError
 from mitos.wire.ids import MAX_CHILDREN
@@ -41,7 +41,8 @@ async def _fork(call: Call) -> object:
 
 async def _fork_from(call: Call, source_id: str, body: Body) -> object:
     child_ids = _child_ids(body)
-    if body.get("partial") is True:
+    flag(body, "pause_source")  # a source stands still for the snapshot only, asked for or not
+    if flag(body, "partial"):
         return await _fork_some(call, source_id, child_ids)
     records = await call.tenant.fork(source_id, child_ids, idempotency_key=call.idempotency_key)
     answer = sandbox_body(records[0], call)

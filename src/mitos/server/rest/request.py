@@ -22,7 +22,7 @@ from mitos.server.settings import ServerSettings
 from mitos.server.tenant import Tenants
 from mitos.wire.errors import ApiError, bad_member
 
-__all__ = ["Body", "Call", "Front", "Handler", "checked_sandbox_id", "integer"]
+__all__ = ["Body", "Call", "Front", "Handler", "checked_sandbox_id", "flag", "integer"]
 
 Body = dict[str, Any]
 Handler = Callable[["Call"], Awaitable[object]]
@@ -195,3 +195,15 @@ def integer(body: Body, member: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise ApiError("invalid_input", f"{member} must be a whole number")
+
+
+def flag(body: Body, member: str) -> bool:
+    """A member that is true or false; false when it is left out.
+
+    Raises:
+        ApiError: `invalid_input`.
+    """
+    value = body.get(member)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise ApiError("invalid_input", f"{member} must be true or false")
