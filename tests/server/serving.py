@@ -145,9 +145,13 @@ def serving(
 
 @contextlib.contextmanager
 def serving_fake(
-    folder: Path, *, settings: ServerSettings | None = None, **node_settings: Any
+    folder: Path,
+    *,
+    settings: ServerSettings | None = None,
+    engine: FakeEngine | None = None,
+    **node_settings: Any,
 ) -> Iterator[Server]:
-    """The same over the fake engine: no root, no sandbox, a few milliseconds."""
+    """The same over the fake engine, or one that goes further: no root, a few milliseconds."""
     home, rootfs = folder / "home", folder / "rootfs"
     home.mkdir(parents=True)
     (rootfs / "etc").mkdir(parents=True)
@@ -155,7 +159,7 @@ def serving_fake(
     (home / CONFIGURATION_NAME).write_text("".join(lines))
     wanted = {"warm_per_template": 0, "blanks_per_spec": 0, **node_settings}
     with _serving(
-        folder, FakeEngine(), settings or ServerSettings(), lambda app: app, wanted
+        folder, engine or FakeEngine(), settings or ServerSettings(), lambda app: app, wanted
     ) as running:
         yield running
 
