@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import websocket
 
 from mitos.server.runtime.execution import Timeouts, exec_request
 from mitos.wire._generated.sandbox.v1 import sandbox_pb as pb
-from tests.server.calling import envelope
+from tests.server.calling import SERVICE, envelope
 from tests.server.conftest import KEY
 from tests.server.dialing import CURRENT, LEGACY, dial, refusal, rest, stdin
 from tests.server.serving import Server
@@ -75,3 +76,16 @@ def test_a_terminal_has_no_deadline_of_the_servers() -> None:
 
     wanted = exec_request(pb.ExecOpen(pty=pb.PtyOptions()), "sandbox-x", timeouts, stdin=True)
     assert wanted.timeout_s is None
+
+
+@pytest.mark.parametrize("path", ["/v1/pty", f"{SERVICE}/Exec"])
+def test_a_client_without_the_subprotocol_is_refused(
+    server: Server, sandbox: str, path: str
+) -> None:
+    url = f"{server.url.replace('http', 'ws', 1)}{path}?sandbox={sandbox}"
+
+    with pytest.raises(websocket.WebSocketBadStatusException) as caught:
+        websocket.create_connection(url, timeout=5)
+
+    assert caught.value.status_code == 400
+    assert b"subprotocol" in caught.value.resp_body

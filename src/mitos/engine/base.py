@@ -125,6 +125,13 @@ class Snapshot:
     directory: Path
     spec: MachineSpec
 
+    def size_bytes(self) -> int:
+        """Disk space of its files, in bytes; 0 when they are gone."""
+        try:
+            return sum(each.stat().st_blocks for each in self.directory.iterdir()) * 512
+        except OSError:
+            return 0
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

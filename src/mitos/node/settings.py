@@ -48,6 +48,15 @@ class NodeSettings:
     max_checkpoint_bytes: int = 16 << 30
     """Disk space of all checkpoints of this server together; 0 means no limit."""
 
+    makers_per_processor: int = 2
+    """Creates, forks, wakes and restores that are served at the same time, for each processor."""
+
+    max_waiting_makers: int = 256
+    """More wait in line; those beyond are refused with `rate_limited`."""
+
+    admission_deadline_s: float = 60.0
+    """How long one may wait in that line."""
+
     guest_forks: int = 16
     """Forks that a sandbox may make from inside, together with those it made so; 0 forbids them."""
 

@@ -37,7 +37,15 @@ _log = logging.getLogger(__name__)
 def envelope_response(error: ApiError) -> JSONResponse:
     """The error as a `/v1` answer."""
     note_code(error.code)
-    return JSONResponse(error.envelope(), status_code=error.status)
+    return JSONResponse(error.envelope(), error.status, _retry_after(error))
+
+
+def _retry_after(error: ApiError) -> dict[str, str] | None:
+    """When a request may be sent again (RFC 9110, section 10.2.3), of one that may help then."""
+    if error.status not in (429, 503):
+        return None
+    wait_ms = int(error.context.get("retry_after_ms", 1000))
+    return {"Retry-After": str(max(-(-wait_ms // 1000), 1))}
 
 
 def internal_error(exc: Exception) -> ApiError:

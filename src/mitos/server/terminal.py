@@ -33,6 +33,8 @@ from mitos.wire.ids import is_valid_id
 __all__ = ["routes"]
 
 MESSAGE_LIMIT_BYTES = 1 << 20
+"""Of one message to a terminal."""
+
 MAX_DIMENSION = 100_000
 DEFAULT_COLS, DEFAULT_ROWS = 80, 24
 OPEN_DEADLINE_S = 30.0
@@ -186,6 +188,12 @@ async def _serve(
             sandbox_id = websocket.query_params.get("sandbox") or ""
             if not is_valid_id(sandbox_id):
                 raise ApiError("invalid_input", "the parameter 'sandbox' is missing or no id")
+            if dialect.subprotocol not in websocket.scope["subprotocols"]:
+                raise ApiError(
+                    "invalid_input",
+                    "the WebSocket does not offer this route's subprotocol",
+                    remediation=f"Send Sec-WebSocket-Protocol: {dialect.subprotocol}.",
+                )
             agent = slot.enter_context(tenant.stream(sandbox_id))
         except ApiError as exc:
             await _refuse(websocket, dialect, exc)

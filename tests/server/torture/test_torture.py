@@ -15,22 +15,15 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from mitos.server.settings import PreviewSettings, ServerSettings
-from tests.server import calling
 from tests.server.at_rest import held, wait_for_rest
-from tests.server.exposing import SECRET
-from tests.server.serving import Server, serving
+from tests.server.serving import Server
 from tests.server.torture import http1, http2, program, websocket
-from tests.server.waiting import until
+from tests.server.torture.conftest import KEY, PORT
 
-PORT = 8000
-KEY = "the-key"
 CLIENTS: dict[str, ModuleType] = {"http1": http1, "http2": http2, "websocket": websocket}
 CASES = 50
 HEALTH_S = 1.0
@@ -51,27 +44,6 @@ OWN_ROUTES = (
     "//evil.example/",
     "*",
 )
-
-
-@pytest.fixture(scope="module")
-def tortured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = ServerSettings(
-        api_key=KEY, preview=PreviewSettings("http://preview.test:8443", SECRET)
-    )
-    folder = tmp_path_factory.mktemp("tortured")
-    with serving(folder, settings=settings, warm_per_template=0) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def sandbox(tortured: Server) -> str:
-    """A sandbox whose program answers oddly."""
-    sandbox = tortured.create()
-    source = Path(program.__file__).read_text()
-    calling.write(tortured, sandbox, "/tmp/program.py", source.encode())
-    calling.run(tortured, sandbox, f"setsid python3 /tmp/program.py {PORT} >/dev/null 2>&1 &")
-    until(lambda: _plain_answer(tortured, sandbox) == b"plain", 10)
-    return sandbox
 
 
 @pytest.mark.real

@@ -27,6 +27,7 @@ from mitos.node.lifecycle.supervisor import Supervisor
 from mitos.node.machine.launcher import Copies, Launcher
 from mitos.node.machine.running import RunningMachine
 from mitos.node.phase import Event, Phase
+from mitos.node.refusal import engine_errors
 from mitos.node.state.idempotency import KeyUse
 from mitos.node.state.persist import SandboxRow
 from mitos.node.state.state import State
@@ -192,8 +193,17 @@ class Creation:
     async def _copies(self, source: Sandbox, count: int) -> AsyncIterator[Copies]:
         async with self._supervisor.holding(source, Event.FORK):
             take = functools.partial(self._take_snapshot, source)
-            async with self._launcher.copies(source.row.spec, count, take) as copies:
+            size = await self._size_bytes(source)
+            async with self._launcher.copies(source.row.spec, count, size, take) as copies:
                 yield copies
+
+    async def _size_bytes(self, source: Sandbox) -> int:
+        """Memory that a copy of a sandbox takes."""
+        if source.phase is Phase.HIBERNATED:
+            return self._state.hibernations.snapshot(source.row).size_bytes()
+        with engine_errors(f"sandbox {source.id} could not be measured"):
+            return (await source.machine.usage()).memory_bytes
+        raise AssertionError("unreachable")
 
     async def _take_snapshot(self, source: Sandbox, directory: Path) -> Snapshot:
         if source.phase is Phase.HIBERNATED:

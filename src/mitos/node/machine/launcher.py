@@ -30,6 +30,9 @@ __all__ = ["Copies", "Launcher", "TakeSnapshot"]
 
 _NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
+RESTORES_AT_ONCE = 16
+"""Of one fork. More would only take processors from each other, each against its deadline."""
+
 TakeSnapshot = Callable[[Path], Awaitable[Snapshot]]
 """Writes the source of a fork into a folder; or gives the snapshot that there is already."""
 
@@ -61,7 +64,7 @@ class Launcher:
         Raises:
             ApiError: it did not come up; nothing of it is left.
         """
-        with self._pool.foreground(1):
+        async with self._pool.foreground(1, snapshot.size_bytes()):
             running = await self._pool.take_warm(snapshot)
             if running is None:
                 with engine_errors(f"sandbox {sandbox_id} could not be started"):
@@ -92,26 +95,35 @@ class Launcher:
 
     @contextlib.asynccontextmanager
     async def copies(
-        self, spec: MachineSpec, count: int, take_snapshot: TakeSnapshot
+        self, spec: MachineSpec, count: int, copied_bytes: int, take_snapshot: TakeSnapshot
     ) -> AsyncIterator[Copies]:
         """Prepares a fork: blanks are taken while the snapshot is.
 
         Args:
             spec: of the source's machine.
             count: of the copies.
+            copied_bytes: memory of the source.
             take_snapshot: called once.
 
         Raises:
             ApiError: no snapshot, or no blanks.
         """
-        with self._pool.foreground(count), self._work_directory() as work:
-            blanks = asyncio.create_task(self._take_blanks(spec, count))
-            try:
-                snapshot = await take_snapshot(work / "snapshot")
-                yield Copies(self._engine, self._restore, await blanks, snapshot)
-            except BaseException:
-                await self._discard(blanks)
-                raise
+        async with self._pool.foreground(count, copied_bytes):
+            with self._work_directory() as work:
+                async with self._prepared(spec, count, work, take_snapshot) as copies:
+                    yield copies
+
+    @contextlib.asynccontextmanager
+    async def _prepared(
+        self, spec: MachineSpec, count: int, work: Path, take_snapshot: TakeSnapshot
+    ) -> AsyncIterator[Copies]:
+        blanks = asyncio.create_task(self._take_blanks(spec, count))
+        try:
+            snapshot = await take_snapshot(work / "snapshot")
+            yield Copies(self._engine, self._restore, await blanks, snapshot)
+        except BaseException:
+            await self._discard(blanks)
+            raise
 
     async def _take_blanks(self, spec: MachineSpec, count: int) -> list[Blank]:
         with engine_errors("no machine could be prepared for a fork"):
@@ -155,9 +167,16 @@ class Copies:
         self, engine: Engine, restore_one: _Restore, blanks: list[Blank], snapshot: Snapshot
     ) -> None:
         self._engine = engine
-        self._restore = restore_one
+        self._restore_one = restore_one
         self._blanks = blanks
         self._snapshot = snapshot
+        self._slots = asyncio.Semaphore(RESTORES_AT_ONCE)
+
+    async def _restore(
+        self, blank: Blank, child_id: str, environment: Mapping[str, str]
+    ) -> RunningMachine:
+        async with self._slots:
+            return await self._restore_one(blank, self._snapshot, child_id, environment)
 
     async def make_all(
         self, source_id: str, child_ids: Sequence[str], environment: Mapping[str, str]
@@ -170,7 +189,7 @@ class Copies:
         with engine_errors(_failed(source_id)):
             return await make_all(
                 [
-                    functools.partial(self._restore, blank, self._snapshot, child_id, environment)
+                    functools.partial(self._restore, blank, child_id, environment)
                     for blank, child_id in zip(self._blanks, child_ids, strict=True)
                 ],
                 undo=functools.partial(destroy, self._engine),
@@ -183,7 +202,7 @@ class Copies:
         """The same, but a copy that does not come up leaves its error, and the others go on."""
         results = await asyncio.gather(
             *(
-                self._restore(blank, self._snapshot, child_id, _NO_VARIABLES)
+                self._restore(blank, child_id, _NO_VARIABLES)
                 for blank, child_id in zip(self._blanks, child_ids, strict=True)
             ),
             return_exceptions=True,

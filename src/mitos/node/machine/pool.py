@@ -15,11 +15,12 @@ import logging
 import os
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 
 from mitos.agent.identity import make_identity
 from mitos.engine.base import Blank, Engine, EngineError, MachineSpec, Snapshot
+from mitos.node.machine.admission import Admission
 from mitos.node.machine.gather import make_all
 from mitos.node.machine.room import Room
 from mitos.node.machine.running import RunningMachine, destroy, restore
@@ -40,6 +41,8 @@ costs about 30 ms of CPU.
 
 RETRY_S = 5.0
 """Pause after a failed refill: a full disk does not get better in a tight loop."""
+
+_PROCESSORS = os.cpu_count() or 1
 
 WARM_ID = "warm"
 """Provisional id of a warm machine; it gets a sandbox's when somebody takes it."""
@@ -75,6 +78,11 @@ class Pool:
         self._warm: dict[Snapshot, deque[_Warm]] = defaultdict(deque)
         self._users: Counter[Snapshot] = Counter()
         self._room = Room()
+        self._admission = Admission(
+            at_once=_PROCESSORS * settings.makers_per_processor,
+            max_waiting=settings.max_waiting_makers,
+            deadline_s=settings.admission_deadline_s,
+        )
         self._foreground = 0
         self._quiet_from = 0.0
         self._wake = asyncio.Event()
@@ -112,17 +120,22 @@ class Pool:
             del self._users[snapshot]
             await self._drop_warm(snapshot)
 
-    @contextlib.contextmanager
-    def foreground(self, count: int) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def foreground(self, count: int, copied_bytes: int) -> AsyncIterator[None]:
         """While this is open the refiller stands aside: somebody waits for so many machines.
 
+        Args:
+            count: of machines.
+            copied_bytes: memory that each is a copy of.
+
         Raises:
-            ApiError: `quota_exceeded`, there is no room for them.
+            ApiError: `rate_limited`, its turn did not come; `quota_exceeded`, there is no room.
         """
         self._foreground += 1
         try:
-            with self._room.taken(count):
-                yield
+            async with self._admission.turn():
+                with self._room.taken(count, copied_bytes):
+                    yield
         finally:
             self._foreground -= 1
             self._quiet_from = time.monotonic() + QUIET_S
@@ -165,7 +178,7 @@ class Pool:
         self._wanted_blanks[spec] = stock_for(self._takes[spec], self._settings)
         ready = self._blanks[spec]
         taken = [ready.popleft() for _ in range(min(count, len(ready)))]
-        slots = asyncio.Semaphore(2 * (os.cpu_count() or 1))
+        slots = asyncio.Semaphore(2 * _PROCESSORS)
 
         async def prepare() -> Blank:
             async with slots:

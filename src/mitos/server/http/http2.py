@@ -181,6 +181,8 @@ class Http2Connection(asyncio.Protocol):
         if self._streams.pop(stream.id, None) is None:
             return
         self.note_taken(stream.id, stream.untaken)
+        if stream.is_answered:
+            self._resets = max(self._resets - 1, 0)
         if not stream.is_answered or not stream.has_whole_body:
             code = h2.errors.ErrorCodes.NO_ERROR
             if not stream.is_answered:

@@ -14,8 +14,13 @@ from mitos.server.http.websocket import WebSocketConnection
 __all__ = ["Connected", "Traffic", "Waiting"]
 
 KEEP_ALIVE_S = 75
+"""How long a connection may wait for its next request."""
+
 MAX_HEAD_BYTES = 64 * 1024
+"""Of a request's line and headers."""
+
 MAX_WEBSOCKET_MESSAGE_BYTES = 1 << 20
+"""Of one message from a client."""
 
 
 class Connected(Protocol):

@@ -36,6 +36,8 @@ MAX_REQUESTS = 16
 """Requests and WebSockets of one sandbox at the same time."""
 
 MAX_HEAD_BYTES = 64 * 1024
+"""Of the head of a program's answer."""
+
 HEAD_DEADLINE_S = 600.0
 """How long a port may think about a request before it sends the first byte of its answer."""
 

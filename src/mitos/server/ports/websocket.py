@@ -26,6 +26,8 @@ from mitos.wire.errors import ApiError, ConnectCode
 __all__ = ["carry_websocket"]
 
 HANDSHAKE_DEADLINE_S = 60.0
+"""How long a program may take to accept a WebSocket."""
+
 MAX_MESSAGE_BYTES = 16 << 20
 """A message is passed on whole: ASGI knows no parts of one."""
 
