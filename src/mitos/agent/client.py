@@ -21,6 +21,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 from mitos.agent.answer import check, check_identified, overdue, signal_error, unresponsive
+from mitos.agent.cell import running_cell
 from mitos.agent.command import (
     Command,
     CommandInfo,
@@ -39,7 +40,6 @@ from mitos.agent.stream import (
     LinkLostError,
     LinkStream,
     OverdueError,
-    StreamFailedError,
     UnresponsiveError,
 )
 from mitos.agent.tunnel import Tunnel
@@ -49,8 +49,6 @@ from mitos.wire.link import (
     EntryDecoder,
     Fields,
     KernelEvent,
-    KernelEventDecoder,
-    KernelEventKind,
     LinkError,
     Operation,
     Status,
@@ -60,9 +58,7 @@ from mitos.wire.link import (
 
 _T = TypeVar("_T")
 
-__all__ = ["NO_KERNEL_EXIT_CODE", "AgentClient", "LinkSource"]
-
-NO_KERNEL_EXIT_CODE = 127
+__all__ = ["AgentClient", "LinkSource"]
 
 OPERATION_DEADLINE_S = 60.0
 """For operations that neither stream nor run user code; they take milliseconds."""
@@ -72,9 +68,6 @@ TRANSFER_DEADLINE_S = 120.0
 
 COMMAND_GRACE_S = 3.0
 """How long after a command's deadline its agent may take to say that it has ended."""
-
-CODE_GRACE_S = 6.0
-"""The same for a cell, which is interrupted first and killed 3 s later."""
 
 CODE_LIMIT_BYTES = 32 << 20
 LISTING_LIMIT_BYTES = 64 << 20
@@ -228,17 +221,11 @@ class AgentClient:
         if len(source) > CODE_LIMIT_BYTES:
             raise ApiError("body_too_large", f"code is over {CODE_LIMIT_BYTES >> 20} MiB")
         fields = Fields().text(Tag.LANGUAGE, language).uint(Tag.TIMEOUT, milliseconds(timeout_s))
-        async with self._stream(Operation.RUN_CODE, fields) as stream:
-            helpers = [
-                asyncio.create_task(_feed(stream, source), name="code-feeder"),
-                asyncio.create_task(_limit_cell(stream, language, timeout_s), name="code-limit"),
-            ]
-            try:
-                yield _kernel_events(stream, language)
-            finally:
-                for helper in helpers:
-                    helper.cancel()
-                await asyncio.gather(*helpers, return_exceptions=True)
+        async with (
+            self._stream(Operation.RUN_CODE, fields) as stream,
+            running_cell(stream, source, language, timeout_s) as events,
+        ):
+            yield events
 
     @contextlib.asynccontextmanager
     async def dial(self, port: int) -> AsyncIterator[Tunnel]:
@@ -346,36 +333,6 @@ def _path(path: str) -> str:
     if not path or "\0" in path:
         raise ApiError("invalid_input", "a path must be non-empty and hold no NUL byte")
     return path
-
-
-async def _feed(stream: LinkStream, source: bytes) -> None:
-    with contextlib.suppress(StreamFailedError):
-        if await stream.send(source):
-            await stream.send_eof()
-
-
-async def _kernel_events(stream: LinkStream, language: str) -> AsyncIterator[KernelEvent]:
-    decoder, done = KernelEventDecoder(), False
-    while (chunk := await stream.read()) is not None:
-        for event in decoder.feed(chunk[1]):
-            done = done or event.kind is KernelEventKind.DONE
-            yield event
-    closed = await stream.finish()
-    if done:
-        return
-    if closed.status is not Status.UNAVAILABLE:
-        check(closed, "")
-    message = closed.fields.get_text(Tag.MESSAGE) or f"no kernel for {language!r} in this sandbox"
-    yield KernelEvent.error("KernelUnavailable", message)
-    yield KernelEvent(KernelEventKind.DONE, bytes([NO_KERNEL_EXIT_CODE]))
-
-
-async def _limit_cell(stream: LinkStream, language: str, timeout_s: float | None) -> None:
-    """Keeps a cell's deadline, which begins when those before it have ended."""
-    async with stream.turn(f"cell {language}"):
-        if timeout_s is not None:
-            stream.limit(Deadline(stream.clock, timeout_s, CODE_GRACE_S))
-        await asyncio.Event().wait()
 
 
 async def _step(stream: LinkStream, step: Awaitable[_T]) -> _T:
