@@ -81,7 +81,7 @@ class CommandExit:
 
     Attributes:
         exit_code: the program's; 124 at the deadline, -1 for a signal, 1 when it never ran.
-        duration_s: wall time.
+        duration_s: time in which the sandbox ran.
         error: why it never ran, else empty.
     """
 
@@ -121,6 +121,15 @@ class Command:
             raise LinkError("output before the report of an attach")
         report = Fields.decode(first[1])
         self.offset, self.lost = report.get_uint(Tag.OFFSET), report.get_uint(Tag.LOST)
+
+    @property
+    def stands_still(self) -> bool:
+        """True while its sandbox is paused."""
+        return self._stream.clock.is_held
+
+    async def ready(self, within_s: float) -> bool:
+        """True once there is output or the end; False when so much time has passed first."""
+        return await self._stream.ready(within_s)
 
     def __aiter__(self) -> AsyncIterator[Output]:
         return self._outputs()

@@ -203,6 +203,16 @@ class LinkStream:
         await self._return_credit(len(data))
         return channel, data
 
+    async def ready(self, within_s: float) -> bool:
+        """True once `read` need not wait; False when so much time has passed first."""
+        try:
+            async with asyncio.timeout(within_s):
+                while not (self._chunks or self.ended or self._output_ended):
+                    await self._more()
+        except TimeoutError:
+            return False
+        return True
+
     async def finish(self) -> Closed:
         """Drops remaining data and waits for the stream's end.
 

@@ -44,9 +44,19 @@ OPENED = pb.ExecResponse(msg=_Stdout("stdout", b""))
 """An empty message: with it the headers are sent, so that the client knows the command runs."""
 
 
+BEAT_S = 2.0
+"""How often a client hears of a command that stands still with its sandbox: it waits longer."""
+
+
 async def exec_messages(command: Command) -> AsyncGenerator[pb.ExecResponse]:
-    """A command's output and exit as messages."""
-    async for output in command:
+    """A command's output and exit as messages, with empty ones while its sandbox is paused."""
+    outputs = aiter(command)
+    while True:
+        while not await command.ready(BEAT_S):
+            if command.stands_still:
+                yield OPENED
+        if (output := await anext(outputs, None)) is None:
+            break
         for piece in _pieces(output.data):
             if output.channel is Channel.ERROR:
                 yield pb.ExecResponse(msg=_Stderr("stderr", piece))
