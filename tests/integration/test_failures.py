@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import mitos
+from mitos.host import process
 from tests.integration.conftest import Server
 from tests.integration.test_faults import kernel_process, until, when_running
 
@@ -177,13 +177,9 @@ def test_a_host_that_stands_still_loses_no_sandbox(server: Server) -> None:
     row = read_page()["the host stands still for 20 s"]
     assert (row.code, row.is_kept) == ("nothing", True)
     sandboxes = [server.create() for _ in range(3)]
-    engines = subprocess.run(
-        ["pgrep", "-f", f"--root={(server.home / 'run').resolve()}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    everything = [server.process.pid, *map(int, engines.stdout.split())]
+    engines = process.find(f"--root={(server.home / 'run').resolve() / 'runsc'}")
+    everything = [server.process.pid, *engines]
+    assert len(engines) >= len(sandboxes)
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(sandboxes[0].exec, "sleep 3; echo done", timeout=60)
         when_running(server, sandboxes[0], lambda: None)
