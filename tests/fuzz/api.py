@@ -30,7 +30,7 @@ __all__ = ["SPEC", "Tally", "fuzz", "load"]
 
 SPEC = Path(__file__).parents[2] / "spec" / "openapi.yaml"
 
-DEADLINE_S = 10
+DEADLINE_S = 30
 SHOWN = 2000
 WITHOUT_CASES = ("terminals",)
 """Tags of operations that are no HTTP: schemathesis speaks no WebSocket."""
