@@ -26,6 +26,15 @@ for each in sleepers:
 print(subprocess.run(["echo", "again"], capture_output=True, text=True).stdout)
 """
 
+RAISE = """
+import resource
+print(*resource.getrlimit(resource.RLIMIT_NPROC))
+try:
+    resource.setrlimit(resource.RLIMIT_NPROC, (5000, 5000))
+except (OSError, ValueError):
+    print("refused")
+"""
+
 
 def test_a_program_gets_eagain_at_the_limit_and_the_sandbox_goes_on(server: Server) -> None:
     with server.create() as sandbox:
@@ -35,8 +44,18 @@ def test_a_program_gets_eagain_at_the_limit_and_the_sandbox_goes_on(server: Serv
         assert name == "EAGAIN"
         assert LIMIT - 50 < int(count) < LIMIT
         assert again == "again"
-        assert sandbox.exec("ulimit -u 5000").exit_code != 0
         (child,) = sandbox.fork(1)
         with child:
-            assert child.exec("ulimit -u").stdout == f"{LIMIT}\n"
+            asked = child.exec(["python3", "-c", RAISE])
+        assert asked.stdout.split() == [str(LIMIT), str(LIMIT), "refused"]
         assert sandbox.exec("echo lives").stdout == "lives\n"
+
+
+def test_programs_lack_the_power_that_would_lift_the_limit(server: Server) -> None:
+    """It comes with the one that sets the hostname, which the agent keeps for itself."""
+    with server.create() as sandbox:
+        rows = sandbox.exec("grep -E '^Cap(Inh|Prm|Eff|Bnd)' /proc/self/status").stdout.split()
+
+    powers = [int(word, 16) for word in rows[1::2]]
+    assert len(powers) == 4
+    assert [power & 1 << 21 for power in powers] == [0] * 4

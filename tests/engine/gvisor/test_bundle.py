@@ -63,7 +63,7 @@ def test_the_environment_has_defaults_that_the_spec_overrides() -> None:
 def test_pid_1_may_set_the_hostname_but_not_load_modules() -> None:
     capabilities = _configure()["process"]["capabilities"]
 
-    assert set(capabilities) == {"bounding", "effective", "inheritable", "permitted"}
+    assert set(capabilities) == {"bounding", "effective", "permitted"}
     assert "CAP_SYS_ADMIN" in capabilities["effective"]
     assert "CAP_SYS_MODULE" not in capabilities["bounding"]
 

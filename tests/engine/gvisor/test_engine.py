@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -16,12 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from mitos.agent.command import ExecRequest
 from mitos.engine.base import EngineError, EngineFault, MachineEnd, MachineSpec
 from mitos.engine.gvisor import GvisorEngine, GvisorSettings
 from mitos.engine.gvisor.control import SocketControl
 from mitos.engine.gvisor.machine import GvisorMachine
-from mitos.host import process
+from mitos.host import cgroup, process
 from mitos.host.cgroup import Memory
+from mitos.wire.errors import ApiError
 from tests.contract.guest import connected
 from tests.engine.gvisor.conftest import Lab
 from tests.engine.gvisor.place import Leftovers
@@ -106,6 +109,28 @@ async def test_a_machine_past_its_memory_limit_ends_with_that_reason(lab: Lab) -
 
     assert end is MachineEnd.OUT_OF_MEMORY
     await asyncio.gather(writing, return_exceptions=True)
+
+
+async def test_the_end_of_a_machine_that_the_host_refused_a_process_is_put_down_to_that(
+    lab: Lab,
+) -> None:
+    """It mostly lives on; what ends it is a thread that its kernel itself does not get."""
+    machine = await lab.boot()
+    hierarchy = cgroup.detect(Path("/proc/self/mountinfo").read_text())
+    assert hierarchy is not None
+    for folder in hierarchy.folders(f"{lab.engine.control_group}/{machine.machine.id}"):
+        if (limit := folder / "pids.max").exists():
+            limit.write_text("1")
+    request = ExecRequest(["/opt/mitos/agent"], cwd="/", timeout_s=_PROMPT_S)
+
+    with contextlib.suppress(ApiError):
+        async with machine.agent.exec(request) as command:
+            async for _ in command:
+                pass
+    os.kill(_pid_of("runsc-sandbox", lab), signal.SIGKILL)
+    end = await asyncio.wait_for(machine.machine.wait_end(), _PROMPT_S)
+
+    assert end is MachineEnd.PROCESS_LIMIT
 
 
 async def test_a_snapshot_in_memory_does_not_count_as_the_machines(

@@ -106,7 +106,7 @@ async def test_the_limit_is_higher_for_the_time_of_the_work(group: Group, clock:
         assert group.limit == LIMIT + WORK
 
     assert group.limit == LIMIT
-    assert kernel.asked == 0
+    assert kernel.asked == 1
 
 
 async def test_it_is_lowered_when_the_work_fails(group: Group, clock: Clock) -> None:

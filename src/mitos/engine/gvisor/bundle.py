@@ -87,7 +87,8 @@ def _image_root(spec: MachineSpec) -> dict[str, str]:
 
 def _process(spec: MachineSpec) -> dict[str, object]:
     environment = {**_ENVIRONMENT, **spec.environment}
-    kinds = ("bounding", "effective", "inheritable", "permitted")
+    # None is inheritable: what the agent keeps for itself would come to its children that way.
+    kinds = ("bounding", "effective", "permitted")
     return {
         "user": {"uid": 0, "gid": 0},
         "args": [AGENT],

@@ -239,9 +239,11 @@ class GvisorEngine:
         try:
             async with self._room(sandbox, lambda: room.to_restore(size), size.pages_bytes):
                 await self._control.restore(sandbox.target, directory)
-        except EngineError as exc:
+        except (EngineError, OSError) as exc:
             if sandbox.is_out_of_memory:
                 raise room.too_small(memory_mib) from exc
+            if isinstance(exc, OSError):
+                raise order_failed("restore", sandbox.target, str(exc)) from exc
             raise
 
     @contextlib.asynccontextmanager

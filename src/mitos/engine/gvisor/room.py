@@ -133,11 +133,12 @@ class Room:
         finally:
             # A sandbox that ended has no limit any more.
             with contextlib.suppress(OSError):
-                if not await self._lower(spare):
-                    with contextlib.suppress(EngineError):
-                        await give_back()
-                    if not await self._lower(spare):
-                        self._lowering = asyncio.ensure_future(self._keep_lowering(spare))
+                lowered = await self._lower(spare)
+                # What the work left behind takes room from the guest also where it fits.
+                with contextlib.suppress(EngineError):
+                    await give_back()
+                if not lowered and not await self._lower(spare):
+                    self._lowering = asyncio.ensure_future(self._keep_lowering(spare))
 
     async def close(self) -> None:
         """Stops lowering the limit. Idempotent."""
