@@ -144,12 +144,17 @@ async def test_a_storage_call_that_fails_once(
     assert number > 2
 
 
+@pytest.mark.parametrize(
+    "code",
+    [FULL, BROKEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CORRUPT],
+    ids=["full", "broken", "read-only", "locked", "torn"],
+)
 async def test_an_end_happens_whatever_storage_call_fails(
-    start_node: StartNode, engine: FakeEngine
+    start_node: StartNode, engine: FakeEngine, code: int
 ) -> None:
     for number in itertools.count(1):
         node = await prepared(start_node)
-        with failing(node, number, FULL) as connection:
+        with failing(node, number, code) as connection:
             await node.terminate("parent")
         assert ["one"] == [each.id for each in node.list_sandboxes()]
         await node.create("python", "next")  # writes what is owed

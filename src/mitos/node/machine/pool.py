@@ -22,7 +22,7 @@ from mitos.agent.identity import make_identity
 from mitos.engine.base import Blank, Engine, EngineError, MachineSpec, Snapshot
 from mitos.node.machine.admission import Admission
 from mitos.node.machine.gather import make_all
-from mitos.node.machine.room import Room
+from mitos.node.machine.room import STARTS, Room
 from mitos.node.machine.running import RunningMachine, destroy, restore
 from mitos.node.settings import NodeSettings
 from mitos.wire.errors import ApiError
@@ -178,7 +178,7 @@ class Pool:
         self._wanted_blanks[spec] = stock_for(self._takes[spec], self._settings)
         ready = self._blanks[spec]
         taken = [ready.popleft() for _ in range(min(count, len(ready)))]
-        slots = asyncio.Semaphore(2 * _PROCESSORS)
+        slots = asyncio.Semaphore(STARTS)
 
         async def prepare() -> Blank:
             async with slots:

@@ -19,14 +19,19 @@ from mitos.host import descriptors, memory
 from mitos.node.refusal import storage_failed
 from mitos.wire.errors import ApiError
 
-__all__ = ["KEPT", "KEPT_BYTES", "MACHINE_BYTES", "PER_MACHINE", "Room"]
+__all__ = ["KEPT", "KEPT_BYTES", "MACHINE_BYTES", "STARTS", "Room"]
 
-PER_MACHINE = 16
-"""Descriptors that making one takes: 5 or 6 stay with it."""
+PER_MACHINE = 12
+"""Descriptors that one takes while it is restored; 5 or 6 stay with it."""
+
+PER_START = 6
+"""Further ones while its processes are started. Only so many of one request start at once."""
+
+STARTS = 2 * (os.cpu_count() or 1)
+"""How many blanks are prepared at the same time for one request."""
 
 KEPT = 32
 """Descriptors that no machine gets."""
-
 
 KEPT_BYTES = 512 << 20
 """Memory of the host that no machine gets when it is made."""
@@ -44,8 +49,8 @@ class Room:
 
     def __init__(self, available: Callable[[], int] = memory.available_bytes) -> None:
         self._available = available
-        self._making = 0
-        self._making_bytes = 0
+        self._held = 0
+        self._held_bytes = 0
 
     @contextlib.contextmanager
     def taken(self, count: int, copied_bytes: int = 0) -> Iterator[None]:
@@ -59,20 +64,20 @@ class Room:
             ApiError: `quota_exceeded`, there is none.
         """
         size = count * (copied_bytes + MACHINE_BYTES)
-        free = self._available() - KEPT_BYTES - self._making_bytes
+        free = self._available() - KEPT_BYTES - self._held_bytes
         if size > free:
             raise _no_memory(size, max(free, 0))
-        wanted = self._making + count
-        if not descriptors.has_room(KEPT + wanted * PER_MACHINE):
+        wanted = count * PER_MACHINE + min(count, STARTS) * PER_START
+        if not descriptors.has_room(KEPT + self._held + wanted):
             full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             raise storage_failed(full, "there is no room for another machine")
-        self._making += count
-        self._making_bytes += size
+        self._held += wanted
+        self._held_bytes += size
         try:
             yield
         finally:
-            self._making -= count
-            self._making_bytes -= size
+            self._held -= wanted
+            self._held_bytes -= size
 
 
 def _no_memory(size: int, free: int) -> ApiError:
