@@ -7,6 +7,7 @@ What is in which module:
     http1       HTTP/1.1 by uvicorn and h11, with deadlines
     websocket   WebSockets by uvicorn and wsproto, with deadlines
     http2       cleartext HTTP/2 by h2
+    stream      one request of HTTP/2
     traffic     what all connections share: the application, who is connected, how many may be
     deadline    a timer that ends a connection
 

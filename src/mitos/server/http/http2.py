@@ -1,17 +1,16 @@
 """Cleartext HTTP/2 (RFC 9113): each stream of a connection is one request of the application.
 
-h2 keeps the protocol's state; this file moves bytes and messages. A client may send as much as the
-stream's window says, which grows when the application takes the body: a request whose body nobody
-reads holds up neither the other streams nor the connection. An answer is sent as far as the
-client's window and the transport take it, and the application waits for both.
+h2 keeps the protocol's state; this file moves bytes, and `stream.py` the messages of each request.
+A client may send as much as the stream's window says, which grows when the application takes the
+body: a request whose body nobody reads holds up neither the other streams nor the connection. An
+answer is sent as far as the client's window and the transport take it, and the application waits
+for both.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections import deque
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,16 +20,15 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
-from starlette.types import Message, Scope
+from starlette.types import Scope
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from mitos.server.http.deadline import Deadline
+from mitos.server.http.stream import Stream
 from mitos.server.http.traffic import KEEP_ALIVE_S, MAX_HEAD_BYTES, Traffic
 from mitos.server.http.websocket import WRITE_STALL_S
 
 __all__ = ["Http2Connection"]
-
-_log = logging.getLogger(__name__)
 
 MAX_STREAMS = 128
 """Requests of one connection at the same time."""
@@ -47,8 +45,6 @@ MAX_RESETS = 1000
 MAX_REPLIES_BYTES = 1 << 20
 """Waiting to be sent to a client that asks (pings, settings) and does not read."""
 
-_OF_HTTP_1 = {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
-
 
 class Http2Connection(asyncio.Protocol):
     """One connection.
@@ -62,7 +58,7 @@ class Http2Connection(asyncio.Protocol):
         self._h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=False, header_encoding=None)
         )
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, Stream] = {}
         self._resets = 0
         self._is_stopping = False
         self._is_writable = asyncio.Event()
@@ -176,7 +172,7 @@ class Http2Connection(asyncio.Protocol):
                 return  # the stream or the connection has ended meanwhile
             self.flush()
 
-    def close_stream(self, stream: _Stream) -> None:
+    def close_stream(self, stream: Stream) -> None:
         """Forgets a stream whose application has returned; an answer without an end is reset."""
         if self._streams.pop(stream.id, None) is None:
             return
@@ -224,7 +220,7 @@ class Http2Connection(asyncio.Protocol):
             return
         self._idle.stop()
         self._traffic.note_busy(self)
-        stream = _Stream(self, event.stream_id, self._scope(event.headers or []))
+        stream = Stream(self, event.stream_id, self._scope(event.headers or []))
         self._streams[stream.id] = stream
         task = asyncio.create_task(stream.run(self._traffic.app), name="http2-request")
         self._traffic.state.tasks.add(task)
@@ -276,145 +272,3 @@ class Http2Connection(asyncio.Protocol):
             self._h2.close_connection(code)
         self.flush()
         self._transport.close()
-
-
-class _Stream:
-    """One request, as the application sees it."""
-
-    def __init__(self, connection: Http2Connection, stream_id: int, scope: Scope) -> None:
-        self.id = stream_id
-        self.has_whole_body = False
-        self.is_answered = False
-        self.untaken = 0
-        self._connection = connection
-        self._scope = scope
-        self._body: deque[tuple[bytes, int]] = deque()
-        self._has_news = asyncio.Event()
-        self._has_window = asyncio.Event()
-        self._is_gone = False
-        self._has_begun = False
-        self._has_trailers = False
-        self._has_told_end = False
-
-    async def run(self, app: Any) -> None:
-        """Serves the request."""
-        try:
-            await app(self._scope, self.receive, self.send)
-        except Exception:  # noqa: BLE001  whatever fails, the stream ends
-            _log.exception("unexpected error")
-        finally:
-            await self._end_anyhow()
-            self._connection.close_stream(self)
-
-    async def receive(self) -> Message:
-        """The next message for the application."""
-        while not self._is_gone and not self.is_answered:
-            if self._body:
-                data, size = self._body.popleft()
-                self.untaken -= size
-                self._connection.note_taken(self.id, size)
-                return self._request(data, more=bool(self._body) or not self.has_whole_body)
-            if self.has_whole_body and not self._has_told_end:
-                return self._request(b"", more=False)
-            self._has_news.clear()
-            await self._has_news.wait()
-        return {"type": "http.disconnect"}
-
-    def _request(self, data: bytes, *, more: bool) -> Message:
-        self._has_told_end = not more
-        return {"type": "http.request", "body": data, "more_body": more}
-
-    async def send(self, message: Message) -> None:
-        """Sends a message of the application.
-
-        Raises:
-            RuntimeError: it is not what may follow.
-        """
-        if self._is_gone or self.is_answered:
-            return
-        try:
-            await self._send(message)
-        except h2.exceptions.ProtocolError:
-            self.note_gone()  # the client has ended the stream or the connection meanwhile
-
-    async def _send(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "http.response.start" and not self._has_begun:
-            self._has_begun = True
-            self._has_trailers = message.get("trailers", False)
-            status = (b":status", b"%d" % message["status"])
-            headers = _sendable(message.get("headers", ()))
-            await self._connection.send_headers(self.id, [status, *headers])
-        elif kind == "http.response.body" and self._has_begun:
-            if self._scope["method"] != "HEAD":
-                await self._send_body(message.get("body", b""))
-            if not message.get("more_body", False) and not self._has_trailers:
-                self._end()
-        elif kind == "http.response.trailers" and self._has_trailers:
-            if not self._is_gone:
-                headers = _sendable(message.get("headers", ()))
-                await self._connection.send_headers(self.id, headers, ends=True)
-            self.is_answered = True
-            self._has_news.set()
-        else:
-            raise RuntimeError(f"{kind} cannot be sent now")
-
-    async def _send_body(self, body: bytes) -> None:
-        rest = memoryview(body)
-        while rest and not self._is_gone:
-            self._has_window.clear()
-            if sent := await self._connection.send_piece(self.id, rest):
-                rest = rest[sent:]
-            elif not self._is_gone:
-                await self._wait_for_window()
-
-    async def _wait_for_window(self) -> None:
-        try:
-            async with asyncio.timeout(WRITE_STALL_S):
-                await self._has_window.wait()
-        except TimeoutError:
-            self.note_gone()
-
-    def _end(self) -> None:
-        if not self._is_gone:
-            self._connection.end_stream(self.id)
-        self.is_answered = True
-        self._has_news.set()
-
-    async def _end_anyhow(self) -> None:
-        """Answers for an application that has returned without an answer."""
-        if not self._has_begun:
-            await self.send({"type": "http.response.start", "status": 500, "headers": []})
-            await self.send({"type": "http.response.body", "body": b"Internal Server Error"})
-
-    def note_body(self, data: bytes, size: int) -> None:
-        """A piece of the body has come.
-
-        Args:
-            data: its bytes.
-            size: what it costs of the windows, padding included.
-        """
-        self._body.append((data, size))
-        self.untaken += size
-        self._has_news.set()
-
-    def note_body_end(self) -> None:
-        """The body is complete."""
-        self.has_whole_body = True
-        self._has_news.set()
-
-    def note_window(self) -> None:
-        """The client may take more."""
-        self._has_window.set()
-
-    def note_gone(self) -> None:
-        """The client has given the request up, or is gone."""
-        self._is_gone = True
-        self._has_news.set()
-        self._has_window.set()
-
-
-def _sendable(headers: Any) -> list[tuple[bytes, bytes]]:
-    """Names in lower case, without those that belong to a connection of HTTP/1.1."""
-    pairs = ((bytes(name).lower(), bytes(value)) for name, value in headers)
-    return [(name, value.strip()) for name, value in pairs if name not in _OF_HTTP_1]
