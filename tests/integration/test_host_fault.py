@@ -35,8 +35,14 @@ class Place:
     scratch: Path
 
 
+@pytest.fixture
+def place(small_disks: Place) -> Iterator[Place]:
+    yield small_disks
+    end_all(small_disks.server)
+
+
 @pytest.fixture(scope="module")
-def place(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def small_disks(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     top = tmp_path_factory.mktemp("faults")
     own, scratch = top / "home", top / "scratch"
     with contextlib.ExitStack() as undo:
@@ -57,9 +63,13 @@ def place(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plac
 @contextlib.contextmanager
 def full(folder: Path) -> Iterator[None]:
     file = folder / "filler"
+    taken = 0
     with file.open("wb") as stream:
-        free = os.fstatvfs(stream.fileno())
-        os.posix_fallocate(stream.fileno(), 0, free.f_bavail * free.f_frsize)
+        for step in (16 << 20, 1 << 20, 4 << 10):
+            with contextlib.suppress(OSError):
+                while True:
+                    os.posix_fallocate(stream.fileno(), taken, step)
+                    taken += step
     try:
         yield
     finally:
@@ -115,7 +125,8 @@ def test_descriptors_that_run_out(place: Place) -> None:
     pid = place.server.process.pid
     source = place.server.create()
     open_now = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now + 80, 1 << 16))
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (open_now + 80, usual[1]))
     try:
         made: list[mitos.DirectSandbox] = []
         create_all = (place.server.create() for _ in range(MACHINES))
