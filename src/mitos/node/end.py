@@ -17,6 +17,7 @@ class EndReason(str, enum.Enum):
     TERMINATED = "terminated"  # its user ended it
     DEADLINE = "deadline"  # its deadline passed, or it was idle for too long
     OUT_OF_MEMORY = "out_of_memory"
+    HOST_MEMORY = "host_memory"  # the host had no memory left, and it had grown most
     PROCESS_LIMIT = "process_limit"
     EXITED = "exited"
     LOST = "lost"
@@ -44,6 +45,10 @@ _TEXTS = {
     EndReason.OUT_OF_MEMORY: EndText(
         "it reached its memory limit of {memory_mib} MiB and was killed",
         "Create the template with a larger resources.mem_size_mib; files count as memory too.",
+    ),
+    EndReason.HOST_MEMORY: EndText(
+        "its host had no memory left, and of all sandboxes it had grown most",
+        "Run fewer sandboxes at the same time, or hibernate those that wait.",
     ),
     EndReason.PROCESS_LIMIT: EndText(
         "its processes and threads together went over the limit for the whole sandbox",

@@ -20,6 +20,7 @@ from mitos.host import lock, private
 from mitos.images.store import ImageStore
 from mitos.node import vitals
 from mitos.node.clock import Clock, SystemClock
+from mitos.node.end import EndReason
 from mitos.node.inside.egress import serve_egress
 from mitos.node.inside.self_service import SelfService, serve_self_service
 from mitos.node.lifecycle.checkpointing import Checkpointing
@@ -27,6 +28,7 @@ from mitos.node.lifecycle.creation import Creation
 from mitos.node.lifecycle.deadline import Reaper
 from mitos.node.lifecycle.freeze import Freezer
 from mitos.node.lifecycle.lifecycle import Lifecycle
+from mitos.node.lifecycle.pressure import Pressure
 from mitos.node.lifecycle.recovery import recover
 from mitos.node.lifecycle.registry import Registry
 from mitos.node.lifecycle.relatives import Relatives
@@ -100,6 +102,10 @@ class Node:
             undo.push_async_callback(parts.supervisor.close)
             reaper.start(parts.supervisor.expire)
             undo.push_async_callback(reaper.close)
+            end = partial(parts.supervisor.end, reason=EndReason.HOST_MEMORY)
+            pressure = Pressure(parts.registry, end)
+            pressure.start()
+            undo.push_async_callback(pressure.close)
             undo.callback(state.events.close)
             return RunningNode(parts, engine, undo.pop_all())
         raise AssertionError("unreachable")

@@ -29,10 +29,17 @@ _END_WAIT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class RunningMachine:
-    """A machine that answers, and its link. Owned by whoever got it; `destroy` frees both."""
+    """A machine that answers, and its link. Owned by whoever got it; `destroy` frees both.
+
+    Attributes:
+        machine: that runs.
+        link: to its agent.
+        copied_bytes: memory that it had when it was made.
+    """
 
     machine: Machine
     link: Link
+    copied_bytes: int = 0
 
 
 async def destroy(engine: Engine, running: RunningMachine) -> None:
@@ -56,7 +63,7 @@ async def restore(
     machine = await engine.restore(blank, snapshot)
     async with contextlib.AsyncExitStack() as undo:
         link = Link(machine.link, machine.usage)
-        running = RunningMachine(machine, link)
+        running = RunningMachine(machine, link, snapshot.size_bytes())
         undo.push_async_callback(destroy, engine, running)
         agent = AgentClient(link, functools.partial(_lost_in_handshake, machine))
         await agent.identify(identity, forked=True, deadline_s=deadline_s)
