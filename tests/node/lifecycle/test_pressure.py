@@ -57,7 +57,7 @@ def _sandbox(name: str, sizes: tuple[int, int] | None) -> Any:
     async def usage() -> Usage:
         if now < 0:
             raise EngineError("it is gone")
-        return Usage(memory_bytes=now * MIB)
+        return Usage(memory_bytes=now * MIB, cpu_seconds=0)
 
     machine = SimpleNamespace(usage=usage)
     running = SimpleNamespace(machine=machine, copied_bytes=made * MIB)
