@@ -22,6 +22,9 @@ _FIRST = 0x7000_0000
 _BLOCK = 0x1_0000
 _BLOCKS = 0x0FFE
 
+# Namespaces of ended sandboxes that are kept for the next ones: making one takes two processes.
+_KEPT = 16
+
 _ROOT = 0
 _NOBODY = 65_534
 
@@ -52,6 +55,7 @@ class Users:
         self._first = _FIRST + int.from_bytes(digest[:8], "big") % _BLOCKS * _BLOCK
         self._made = 0
         self._free: list[User] = []
+        self._free_numbers: list[int] = []
 
     async def take(self) -> User:
         """A user that nobody else has, until it is given back.
@@ -61,15 +65,28 @@ class Users:
         """
         if self._free:
             return self._free.pop()
-        if self._made == _BLOCK:
-            raise OSError(f"all {_BLOCK} users for sandboxes are taken")
-        number = self._first + self._made
-        self._made += 1
-        return User(number, await UserNamespace.make({_ROOT: _ROOT, _NOBODY: number}))
+        number = self._take_number()
+        try:
+            return User(number, await UserNamespace.make({_ROOT: _ROOT, _NOBODY: number}))
+        except BaseException:
+            self._free_numbers.append(number)
+            raise
 
     def give_back(self, user: User) -> None:
         """Takes back the user of a sandbox that is gone."""
-        self._free.append(user)
+        if len(self._free) < _KEPT:
+            self._free.append(user)
+        else:
+            user.namespace.close()
+            self._free_numbers.append(user.number)
+
+    def _take_number(self) -> int:
+        if self._free_numbers:
+            return self._free_numbers.pop()
+        if self._made == _BLOCK:
+            raise OSError(f"all {_BLOCK} users for sandboxes are taken")
+        self._made += 1
+        return self._first + self._made - 1
 
     def close(self) -> None:
         """Lets go of the users that are free. Idempotent."""
