@@ -22,7 +22,7 @@ from mitos.server.http import connection as http_connection
 from mitos.server.http import http1
 from mitos.server.runtime import stream
 from mitos.wire.errors import TABLE
-from tests.server.at_rest import held, wait_for_rest
+from tests.server.at_rest import settled, wait_for_rest
 from tests.server.calling import JSON_STREAM, SERVICE, envelope
 from tests.server.health import Health, asking
 from tests.server.serving import Server, raw, serving_fake
@@ -46,7 +46,7 @@ def is_well(health: Health) -> None:
 
 
 def test_a_thousand_creates_at_once(own: Server) -> None:
-    before = held(own)
+    before = settled(own)
 
     async def create_all() -> list[bytes]:
         return await asyncio.gather(*(_create(own, number) for number in range(1000)))
@@ -70,7 +70,7 @@ def test_a_thousand_creates_at_once(own: Server) -> None:
 def test_five_hundred_heads_that_drip(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_connection, "HEAD_DEADLINE_S", 2.0)
     monkeypatch.setattr(http1, "HEAD_DEADLINE_S", 2.0)
-    before = held(own)
+    before = settled(own)
     with contextlib.ExitStack() as open_, asking(own) as health:
         clients = [open_.enter_context(raw(own, b"GET /v1/he")) for _ in range(500)]
         for letter in (b"a", b"l", b"t"):
@@ -84,7 +84,7 @@ def test_five_hundred_heads_that_drip(own: Server, monkeypatch: pytest.MonkeyPat
 def test_two_hundred_idle_websockets(own: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "OPEN_DEADLINE_S", 2.0)
     sandbox = own.create()
-    before = held(own)
+    before = settled(own)
     handshake = (
         f"GET {SERVICE}/Exec?sandbox={sandbox} HTTP/1.1\r\nHost: localhost\r\n"
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -104,7 +104,7 @@ def test_fifty_uploads_that_stall(own: Server, monkeypatch: pytest.MonkeyPatch) 
     for module in (body, stream):
         monkeypatch.setattr(module, "BODY_STALL_S", 1.0)
     sandbox = own.create()
-    before = held(own)
+    before = settled(own)
     opened = envelope({"open": {"path": "/workspace/f"}})
     head = (
         f"POST {SERVICE}/WriteFile HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
@@ -131,7 +131,7 @@ def test_a_fork_of_sixty_four_where_there_is_no_memory(
     own: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox = own.create()
-    before = held(own)
+    before = settled(own)
     monkeypatch.setattr(room, "KEPT_BYTES", 1 << 50)
 
     ids = [f"child-{number}" for number in range(64)]

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import websocket
 
-from tests.server.at_rest import held, wait_for_rest
+from tests.server.at_rest import settled, wait_for_rest
 from tests.server.dialing import LEGACY, dial, typed
 from tests.server.health import asking
 from tests.server.serving import Server, serving
@@ -35,7 +35,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     "count", [pytest.param(40, id="40"), pytest.param(200, id="200", marks=pytest.mark.soak)]
 )
 def test_a_crowd_of_creates(own: Server, count: int) -> None:
-    before = held(own)
+    before = settled(own)
 
     def create(number: int) -> httpx.Response:
         body = {"template": "python", "id": f"crowd-{number}"}
@@ -61,7 +61,7 @@ def test_a_crowd_of_creates(own: Server, count: int) -> None:
 
 def test_a_fork_into_sixty_four(own: Server) -> None:
     sandbox = own.create()
-    before = held(own)
+    before = settled(own)
     ids = [f"child-{number}" for number in range(64)]
 
     with asking(own) as health, own.client() as client:
@@ -81,7 +81,7 @@ def test_a_fork_into_sixty_four(own: Server) -> None:
 
 def test_a_hundred_terminals_that_flood(own: Server) -> None:
     sandboxes = [own.create() for _ in range(4)]
-    before = held(own)
+    before = settled(own)
     with contextlib.ExitStack() as open_, asking(own) as health:
         terminals: list[websocket.WebSocket] = [
             open_.enter_context(dial(own, LEGACY, f"sandbox={sandbox}"))

@@ -22,7 +22,7 @@ import mitos
 from mitos._sdk._async.direct import AsyncDirectSandbox
 from mitos._sdk._async.server import AsyncSandboxServer, create
 from mitos.node.principal import LOCAL
-from tests.server.at_rest import held, wait_for_rest
+from tests.server.at_rest import settled, wait_for_rest
 from tests.server.serving import Server, serving
 
 SIZE = 64 << 20
@@ -103,7 +103,7 @@ def test_an_end_in_the_middle_is_told_at_once_and_nothing_is_left(
     own: Server, source: str, folder: Path, transfer: Transfer, end: str
 ) -> None:
     dice = random.Random(f"{transfer.__name__} {end}")
-    before = held(own)
+    before = settled(own)
     for number in range(MOMENTS):
         moment_s = dice.uniform(0, LONGEST_S * number / (MOMENTS - 1))
         asyncio.run(_end_at(own, source, folder, transfer, end, moment_s))
@@ -145,10 +145,6 @@ async def _stock_small_machines(own: Server) -> None:
     """The first of a size leaves what the next ones are made from."""
     sb = await create("python", base_url=own.url, resources=SMALL)
     await sb.terminate()
-    earlier = None
-    while earlier != (found := held(own)):
-        earlier = found
-        await asyncio.sleep(0.5)
 
 
 @pytest.mark.timeout(120)
@@ -157,7 +153,7 @@ def test_an_upload_that_uses_up_the_memory_says_so(
     own: Server, folder: Path, transfer: Transfer
 ) -> None:
     asyncio.run(_stock_small_machines(own))
-    before = held(own)
+    before = settled(own)
 
     async def fill() -> None:
         sb = await create("python", base_url=own.url, resources=SMALL)

@@ -19,7 +19,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.server.at_rest import held, wait_for_rest
+from tests.server.at_rest import settled, wait_for_rest
 from tests.server.serving import Server
 from tests.server.torture import http1, http2, program, websocket
 from tests.server.torture.conftest import KEY, PORT
@@ -66,7 +66,7 @@ def test_the_same_with_seeds_that_nobody_has_tried(
 
 
 def _torture(server: Server, sandbox: str, transport: str, seed: str, cases: int) -> None:
-    before = held(server)
+    before = settled(server)
     for number in range(cases):
         name = _case(server, sandbox, transport, random.Random(f"{seed}-{number}"))
         took = _health(server)
