@@ -175,7 +175,7 @@ shows("`pidfd_open`")(are_missing("pidfd_open", "pidfd_send_signal"))
 shows("`open_tree`")(are_missing("open_tree", "move_mount", "fsopen"))
 shows("`copy_file_range`")(are_missing("copy_file_range"))
 shows("`openat2`")(are_missing("openat2", "rseq", "futex_waitv", "process_madvise"))
-shows("`io_uring_setup`")(are_missing("io_uring_setup", "userfaultfd", "bpf", "fanotify_init"))
+shows("`io_uring_setup`")(are_missing("io_uring_setup", "userfaultfd"))
 shows("`keyctl`")(are_missing("keyctl", "landlock_create_ruleset", "mount_setattr"))
 
 

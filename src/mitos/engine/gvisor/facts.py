@@ -65,7 +65,7 @@ FACTS = Facts(
         _old("`open_tree`, `move_mount` and `fsopen` fail with ENOSYS."),
         Difference("`copy_file_range` fails with ENOSYS; `cp` and Go fall back to reading."),
         Difference("`openat2`, `rseq`, `futex_waitv` and `process_madvise` fail with ENOSYS."),
-        Difference("`io_uring_setup`, `userfaultfd`, `bpf` and `fanotify_init` fail with ENOSYS."),
+        Difference("`io_uring_setup` and `userfaultfd` fail with ENOSYS."),
         Difference("`keyctl`, `landlock_create_ruleset` and `mount_setattr` fail with ENOSYS."),
         Difference("`O_TMPFILE`, `SEEK_DATA` and `SEEK_HOLE` are refused."),
         Difference("File attributes (`lsattr`, `chattr`) are refused."),

@@ -1,11 +1,14 @@
-"""A timer that one connection starts and stops."""
+"""A timer that one connection starts and stops, and the deadline that both protocols share."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-__all__ = ["Deadline"]
+__all__ = ["DRAIN_DEADLINE_S", "Deadline"]
+
+DRAIN_DEADLINE_S = 3.0
+"""How long the rest of a body is read and dropped after the answer."""
 
 
 class Deadline:

@@ -14,7 +14,7 @@ import json
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mitos.server.http.deadline import Deadline
+from mitos.server.http.deadline import DRAIN_DEADLINE_S, Deadline
 from mitos.server.http.traffic import Traffic
 from mitos.server.http.websocket import WRITE_STALL_S
 from mitos.wire.errors import ApiError
@@ -23,9 +23,6 @@ __all__ = ["HEAD_DEADLINE_S", "Http1Connection"]
 
 HEAD_DEADLINE_S = 15.0
 """How long a request's head may take from its first byte; also the first byte of a connection."""
-
-DRAIN_DEADLINE_S = 3.0
-"""How long the rest of a body is read and dropped after the answer."""
 
 
 class Http1Connection(H11Protocol):

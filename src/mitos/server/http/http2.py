@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,7 +24,7 @@ import h2.settings
 from starlette.types import Scope
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
-from mitos.server.http.deadline import Deadline
+from mitos.server.http.deadline import DRAIN_DEADLINE_S, Deadline
 from mitos.server.http.stream import Stream
 from mitos.server.http.traffic import KEEP_ALIVE_S, MAX_HEAD_BYTES, Traffic
 from mitos.server.http.websocket import WRITE_STALL_S
@@ -59,6 +60,7 @@ class Http2Connection(asyncio.Protocol):
             h2.config.H2Configuration(client_side=False, header_encoding=None)
         )
         self._streams: dict[int, Stream] = {}
+        self._drained: dict[int, Deadline] = {}
         self._resets = 0
         self._is_stopping = False
         self._is_writable = asyncio.Event()
@@ -92,6 +94,8 @@ class Http2Connection(asyncio.Protocol):
         self._idle.stop()
         self._stalled.stop()
         self._is_writable.set()
+        for stream_id in list(self._drained):
+            self._end_drain(stream_id)
         for stream in list(self._streams.values()):
             stream.note_gone()
 
@@ -177,19 +181,32 @@ class Http2Connection(asyncio.Protocol):
         if self._streams.pop(stream.id, None) is None:
             return
         self.note_taken(stream.id, stream.untaken)
-        if stream.is_answered:
+        if not stream.is_answered:
+            self._reset(stream.id, h2.errors.ErrorCodes.INTERNAL_ERROR)
+        else:
             self._resets = max(self._resets - 1, 0)
-        if not stream.is_answered or not stream.has_whole_body:
-            code = h2.errors.ErrorCodes.NO_ERROR
-            if not stream.is_answered:
-                code = h2.errors.ErrorCodes.INTERNAL_ERROR
-            with contextlib.suppress(h2.exceptions.ProtocolError):  # the client has reset it
-                self._h2.reset_stream(stream.id, code)
-            self.flush()
+            if not stream.has_whole_body:
+                self._drain(stream.id)
         if not self._streams:
             self._rest()
             if self._is_stopping:
                 self._close()
+
+    def _drain(self, stream_id: int) -> None:
+        """Drops what still comes of a body, for a moment; then the client is told to stop.
+
+        RFC 9113, section 8.1.
+        """
+        code = h2.errors.ErrorCodes.NO_ERROR
+        due = Deadline(DRAIN_DEADLINE_S, partial(self._reset, stream_id, code))
+        self._drained[stream_id] = due
+        due.start()
+
+    def _reset(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
+        self._drained.pop(stream_id, None)
+        with contextlib.suppress(h2.exceptions.ProtocolError):  # the client has ended it
+            self._h2.reset_stream(stream_id, code)
+        self.flush()
 
     # What the client says
 
@@ -204,9 +221,11 @@ class Http2Connection(asyncio.Protocol):
                 else:
                     stream.note_body(event.data, event.flow_controlled_length)
             case h2.events.StreamEnded():
+                self._end_drain(event.stream_id)
                 if stream := self._streams.get(event.stream_id):
                     stream.note_body_end()
             case h2.events.StreamReset():
+                self._end_drain(event.stream_id)
                 self._note_reset(event.stream_id)
             case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
                 for stream in list(self._streams.values()):
@@ -249,6 +268,10 @@ class Http2Connection(asyncio.Protocol):
             "server": server,
             "extensions": {"http.response.trailers": {}},
         }
+
+    def _end_drain(self, stream_id: int) -> None:
+        if due := self._drained.pop(stream_id, None):
+            due.stop()
 
     def _note_reset(self, stream_id: int) -> None:
         if stream := self._streams.get(stream_id):
