@@ -82,7 +82,7 @@ def test_a_notebook_and_three_forks_of_it(server: Server) -> None:
     with server.create("data") as notebook:
         one, two, three, four, five, six = (succeed(notebook, cell) for cell in FIRST_CELLS)
 
-    assert ("".join(one.logs["stdout"]), "".join(one.logs["stderr"])) == ("ready\n", "aside\n")
+        assert ("".join(one.logs["stdout"]), "".join(one.logs["stderr"])) == ("ready\n", "aside\n")
         assert two.text == "66"
         assert "<table" in str(three.results[0].html)
         assert "10  11" in str(three.text)
