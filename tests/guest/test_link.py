@@ -122,6 +122,7 @@ def test_tens_of_megabytes_pass_with_little_memory(agent: Agent, client: AgentCl
     assert peak < AGENT_MEMORY_LIMIT
 
 
+@pytest.mark.timeout(60)
 def test_memory_does_not_grow_with_use(agent: Agent, client: AgentClient) -> None:
     def use_everything() -> None:
         for _ in range(60):

@@ -29,7 +29,8 @@ from tests.server.serving import Server, raw, serving_fake
 
 pytestmark = pytest.mark.timeout(120)
 
-HEALTH_S = 1.0
+HEALTH_S = 5.0
+"""A bound against hanging: the tests beside this one take the processors too."""
 
 
 @pytest.fixture
