@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import MutableMapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from types import TracebackType
 from typing import Protocol
 
 from mitos.host.stopwatch import Stopwatch
+from mitos.host.turns import LARGE_BYTES, turn
 from mitos.wire.link import (
     DATA_LIMIT,
     INITIAL_CREDIT,
@@ -199,19 +201,24 @@ class LinkStream:
             if self._closed is not None or self._output_ended:
                 return None
             await self._more()
+        if len(self._chunks[0][1]) >= LARGE_BYTES:
+            await turn()
         channel, data = self._chunks.popleft()
         await self._return_credit(len(data))
         return channel, data
 
     async def ready(self, within_s: float) -> bool:
         """True once `read` need not wait; False when so much time has passed first."""
-        try:
-            async with asyncio.timeout(within_s):
-                while not (self._chunks or self.ended or self._output_ended):
-                    await self._more()
-        except TimeoutError:
-            return False
-        return True
+        if not self._is_readable:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    while not self._is_readable:
+                        await self._more()
+        return self._is_readable
+
+    @property
+    def _is_readable(self) -> bool:
+        return bool(self._chunks) or self.ended or self._output_ended
 
     async def finish(self) -> Closed:
         """Drops remaining data and waits for the stream's end.

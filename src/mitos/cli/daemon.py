@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import resource
 import signal
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from mitos.cli.setup import set_up
 from mitos.engine import select
 from mitos.engine.facts import Isolation
 from mitos.engine.kind import EngineSettings
+from mitos.host import priority
 from mitos.node.node import Node, RunningNode
 from mitos.node.principal import LOCAL
 from mitos.node.settings import NodeSettings
@@ -73,7 +76,9 @@ async def run(options: Options) -> None:
             cause=str(exc),
             remediation="Stop what listens there, or choose another address with --addr.",
         ) from exc
-    with contextlib.closing(listener), watch_loop():
+    workers = ThreadPoolExecutor(thread_name_prefix="worker", initializer=priority.as_usual)
+    asyncio.get_running_loop().set_default_executor(workers)
+    with contextlib.closing(listener), priority.first(), watch_loop():
         if options.sets_up and select.find(options.engine).facts.isolation is not Isolation.NONE:
             await set_up(say)
         node = await _node(options).start()
@@ -125,6 +130,9 @@ async def _serve_until_told(node: RunningNode, listener: socket.socket, options:
     _on_stop(stop.set)
     _raise_file_limit()
     listener.listen(http.BACKLOG)
+    # What is there now stays. Going through it all again and again would hold up the loop.
+    gc.collect()
+    gc.freeze()
     if options.port_file is not None:
         options.port_file.write_text(f"{port}\n")
     say(f"listening on {base_url}")

@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from mitos.host.turns import LARGE_BYTES, turn
+
 __all__ = ["PipeStream", "make_pipe"]
 
 _READ_BYTES = 1 << 18
@@ -62,17 +64,14 @@ class PipeStream:
 
     async def read(self) -> bytes:
         """Waits for bytes; returns 1 to 262,144 of them, or b"" once the other side is gone."""
-        waited = False
         while not self._closed:
             try:
                 data = os.read(self._source, _READ_BYTES)
             except BlockingIOError:
                 await self._ready(self._loop.add_reader, self._loop.remove_reader, self._source)
-                waited = True
                 continue
-            if not waited:
-                # A peer that always has bytes must not starve the other tasks of the loop.
-                await asyncio.sleep(0)
+            # Nobody whose peer always has bytes may starve the other tasks of the loop.
+            await (turn() if len(data) >= LARGE_BYTES else asyncio.sleep(0))
             return data
         return b""
 

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mitos.host.spawn import Spawned, spawn
+
 __all__ = ["Child", "CommandError", "CommandTimeoutError", "Completed", "find", "run", "start"]
 
 _log = logging.getLogger(__name__)
@@ -143,41 +145,37 @@ async def start(
     """
     words = [os.fspath(word) for word in argv]
     _log.debug("run: %s", shlex.join(words))
-    null = asyncio.subprocess.DEVNULL
     try:
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            stdin=null if stdin is None else stdin,
-            stdout=null if stdout is None else stdout,
-            stderr=null if stderr is None else stderr,
-            env=environment,
-            cwd=directory,
-            start_new_session=True,
+        spawned = await spawn(
+            words,
+            streams=(stdin, stdout, stderr),
+            environment=environment,
+            directory=directory,
         )
     except OSError as exc:
         raise CommandError(f"cannot start {words[0]}: {exc}") from exc
-    return Child(process)
+    return Child(spawned)
 
 
 class Child:
     """A command that runs in a session of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    @property
-    def pid(self) -> int:
+    def __init__(self, spawned: Spawned) -> None:
+        self.pid = spawned.pid
         """Its process id, which is also its session's."""
-        return self._process.pid
+        self._pidfd = spawned.pidfd
+        self._loop = asyncio.get_running_loop()
+        self._exit_code: asyncio.Future[int] = self._loop.create_future()
+        self._loop.add_reader(self._pidfd, self._on_end)
 
     @property
     def is_running(self) -> bool:
         """True until its end was noticed."""
-        return self._process.returncode is None
+        return not self._exit_code.done()
 
     async def wait(self) -> int:
         """Waits for its end; returns the exit code, negative for a signal."""
-        return await self._process.wait()
+        return await asyncio.shield(self._exit_code)
 
     async def kill(self) -> None:
         """Kills it and its process group if it still runs. Idempotent."""
@@ -187,7 +185,13 @@ class Child:
             os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_KILL_WAIT_S):
-                await self._process.wait()
+                await self.wait()
+
+    def _on_end(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        _, status = os.waitpid(self.pid, 0)
+        self._exit_code.set_result(os.waitstatus_to_exitcode(status))
 
 
 def find(argument: str) -> list[int]:
