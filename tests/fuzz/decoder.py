@@ -95,7 +95,7 @@ def main() -> int:
     arguments.add_argument("names", nargs="*", help="which; all without")
     arguments.add_argument("--runs", type=int, default=1_000_000)
     arguments.add_argument("--seed", type=int, default=1)
-    given = arguments.parse_args()
+    given = arguments.parse_intermixed_args()
     is_python = given.language == "python"
     names = given.names or list(TARGETS if is_python else parser.SOURCES)
     run = fuzz_python if is_python else fuzz_c
