@@ -29,10 +29,9 @@ SIZE = 64 << 20
 ERROR_S = 5.0
 """After the end of what the transfer was for."""
 
-MOMENTS = 3
-"""Of each kind and each end, from its first millisecond on."""
-
 LONGEST_S = 0.5
+"""The latest moment of an end."""
+
 SMALL = {"mem_size_mib": 128}
 
 Transfer = Callable[[AsyncDirectSandbox, Path], Awaitable[object]]
@@ -97,15 +96,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("moments", [1, pytest.param(3, marks=pytest.mark.matrix)])
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("transfer", TRANSFERS, ids=lambda each: each.__name__)
 def test_an_end_in_the_middle_is_told_at_once_and_nothing_is_left(
-    own: Server, source: str, folder: Path, transfer: Transfer, end: str
+    own: Server, source: str, folder: Path, transfer: Transfer, end: str, moments: int
 ) -> None:
-    dice = random.Random(f"{transfer.__name__} {end}")
+    dice = random.Random(f"{transfer.__name__} {end} {moments}")
     before = settled(own)
-    for number in range(MOMENTS):
-        moment_s = dice.uniform(0, LONGEST_S * number / (MOMENTS - 1))
+    for number in range(1, moments + 1):
+        moment_s = dice.uniform(0, LONGEST_S * number / moments)
         asyncio.run(_end_at(own, source, folder, transfer, end, moment_s))
     wait_for_rest(own, before)
 

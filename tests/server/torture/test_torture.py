@@ -48,7 +48,9 @@ OWN_ROUTES = (
 
 @pytest.mark.real
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.matrix) for seed in range(1, 5))]
+)
 @pytest.mark.parametrize("transport", CLIENTS)
 def test_whatever_is_asked_the_next_client_is_answered(
     tortured: Server, sandbox: str, transport: str, seed: int
