@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 import mitos
@@ -65,9 +66,48 @@ async def output(sb: AsyncDirectSandbox, _folder: Path) -> None:
     await sb.exec("head -c 64000000 /dev/zero | tr '\\0' x", timeout=60)
 
 
+async def upload_to_port(sb: AsyncDirectSandbox, _folder: Path) -> None:
+    async with _asking(sb) as client:
+        _check(await client.put("/f", content=bytes(SIZE)))
+
+
+async def download_from_port(sb: AsyncDirectSandbox, _folder: Path) -> None:
+    async with _asking(sb) as client:
+        answer = await client.get("/big")
+    _check(answer)
+    assert SIZE == len(answer.content)
+
+
+def _asking(sb: AsyncDirectSandbox) -> httpx.AsyncClient:
+    """A client of the program that the sandbox serves."""
+    base = f"{sb.endpoint}/v1/sandboxes/{sb.id}/expose/{PORT}"
+    return httpx.AsyncClient(base_url=base, timeout=60)
+
+
+def _check(answer: httpx.Response) -> None:
+    """It is the program's, or says as text why there is none."""
+    if answer.status_code == 502:
+        raise mitos.AgentRunError(answer.text, "not_found")
+    assert 200 == answer.status_code, answer.text
+
+
+PORT = 8000
+PROGRAM = f"""
+import http.server
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def do_PUT(self):
+        left = int(self.headers["Content-Length"])
+        while left and (data := self.rfile.read(min(left, 1 << 16))):
+            left -= len(data)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+http.server.ThreadingHTTPServer(("127.0.0.1", {PORT}), Handler).serve_forever()
+"""
+
 TRANSFERS: tuple[Transfer, ...] = (
-    *(write, upload, upload_dir),
-    *(read, download, download_dir, output),
+    *(write, upload, upload_dir, upload_to_port),
+    *(read, download, download_dir, download_from_port, output),
 )
 ENDS = ("its client leaves", "its user ends it", "its processes die")
 
@@ -80,9 +120,13 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def source(own: Server) -> str:
-    """A sandbox with a large file; each transfer has a fork of it."""
+    """A sandbox with a large file, which it serves; each transfer has a fork of it."""
     sb = mitos.SandboxServer(own.url).connect(own.create())
     sb.exec(f"head -c {SIZE} /dev/urandom > /workspace/big")
+    sb.files.write("/tmp/program.py", PROGRAM)
+    sb.exec_background("cd /workspace && exec python3 /tmp/program.py")
+    is_up = f"until curl -s -o /dev/null --head 127.0.0.1:{PORT}/; do sleep 0.05; done"
+    sb.exec(is_up, timeout=30)
     return sb.id
 
 
@@ -119,7 +163,7 @@ async def _end_at(
     await asyncio.sleep(moment_s)
     if end == "its client leaves":
         running.cancel()
-        with contextlib.suppress(asyncio.CancelledError, mitos.AgentRunError):
+        with contextlib.suppress(asyncio.CancelledError, mitos.AgentRunError, httpx.HTTPError):
             await running
         assert 0 == (await sb.exec("true")).exit_code
         await sb.terminate()
@@ -129,7 +173,8 @@ async def _end_at(
     else:
         _kill(own, sb.id)
     ended = time.monotonic()
-    with contextlib.suppress(mitos.AgentRunError):
+    # A program's answer that ends in the middle has no other way to be told.
+    with contextlib.suppress(mitos.AgentRunError, httpx.RemoteProtocolError):
         await running
     assert time.monotonic() - ended < ERROR_S, f"{transfer.__name__}, {moment_s} s: {end}"
 
