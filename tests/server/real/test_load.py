@@ -259,11 +259,10 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.mark.parametrize(
     ("clients", "seconds"),
     [
-        pytest.param(6, 25, id="short"),
+        pytest.param(6, 25, id="short", marks=pytest.mark.timeout(300)),
         pytest.param(50, 600, id="long", marks=[pytest.mark.soak, pytest.mark.timeout(1500)]),
     ],
 )
-@pytest.mark.timeout(300)
 def test_what_no_fault_hit_is_right_and_nothing_is_left(
     own: Server, clients: int, seconds: int
 ) -> None:
