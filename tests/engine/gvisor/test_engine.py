@@ -425,6 +425,15 @@ async def test_an_untested_release_gets_its_orders_by_command_line(
     assert Leftovers(state, engine.control_group).sandboxes() == []
 
 
+async def test_a_root_folder_may_be_reached_over_a_symbolic_link(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(lab.spec.rootfs.path)
+    rootfs = dataclasses.replace(lab.spec.rootfs, path=tmp_path / "link")
+
+    client = await lab.boot(dataclasses.replace(lab.spec, rootfs=rootfs))
+
+    assert await client.exists("/opt/mitos/agent")
+
+
 def _pid_of(name: str, lab: Lab) -> int:
     root = f"--root={lab.state / 'runsc'}"
     for pid in process.find(root):

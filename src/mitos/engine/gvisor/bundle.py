@@ -1,4 +1,4 @@
-"""The OCI configuration of a sandbox, computed from its spec. Pure; `sandbox` writes it to disk."""
+"""The OCI configuration of a sandbox, computed from its spec. `sandbox` writes it to disk."""
 
 from __future__ import annotations
 
@@ -64,10 +64,12 @@ def configure(spec: MachineSpec, *, cgroup: str, empty: Path) -> dict[str, objec
         empty: a folder that stands for the root where the real one is an image.
     """
     is_image = spec.rootfs.kind is RootKind.EROFS_IMAGE
+    # The gofer opens no path that leads over a symbolic link.
+    root = empty if is_image else spec.rootfs.path.resolve()
     return {
         "ociVersion": "1.0.2",
         "hostname": _HOSTNAME,
-        "root": {"path": str(empty) if is_image else str(spec.rootfs.path), "readonly": False},
+        "root": {"path": str(root), "readonly": False},
         "annotations": _image_root(spec) if is_image else {},
         "process": _process(spec),
         "mounts": _mounts(spec),
