@@ -110,6 +110,7 @@ class MachineEnd(enum.Enum):
     EXITED = "exited"  # its PID 1 ended by itself
     OUT_OF_MEMORY = "out_of_memory"  # the kernel of the host killed it at its memory limit
     PROCESS_LIMIT = "process_limit"  # the host gave it no further process or thread
+    FILES_LOST = "files_lost"  # the process on the host that served its files ended
     LOST = "lost"  # its processes vanished for a reason we do not know
 
 

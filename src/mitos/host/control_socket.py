@@ -60,13 +60,6 @@ class ControlSocket:
         """Waits for bytes; b"" once the server has closed the connection."""
         return await self._loop.sock_recv(self._connection, _READ_BYTES)
 
-    def receive_now(self) -> bytes:
-        """Returns the bytes that have come already, b"" if there are none."""
-        try:
-            return self._connection.recv(_READ_BYTES)
-        except OSError:
-            return b""
-
     def close(self) -> None:
         """Closes the connection. Idempotent."""
         self._connection.close()

@@ -21,6 +21,7 @@ class EndReason(str, enum.Enum):
     PROCESS_LIMIT = "process_limit"
     EXITED = "exited"
     LOST = "lost"
+    FILES_LOST = "files_lost"
     PROTOCOL = "protocol"  # what came from its agent broke the document of the link
     UNRESPONSIVE = "unresponsive"  # its machine is there, but its agent cannot be used any more
     SERVER_STOPPED = "server_stopped"
@@ -62,6 +63,10 @@ _TEXTS = {
         "the process that ran it on the host was killed or crashed",
         "Create a new sandbox and look at the logs of the server and the host.",
     ),
+    EndReason.FILES_LOST: EndText(
+        "the process that served its files on the host was killed or crashed",
+        "Create a new sandbox and look at the logs of the server and the host.",
+    ),
     EndReason.PROTOCOL: EndText(
         "what came from its agent was not what an agent says",
         "Create a new sandbox; do not write to the standard output of process 1.",
@@ -79,6 +84,7 @@ _OF_MACHINE = {
     MachineEnd.PROCESS_LIMIT: EndReason.PROCESS_LIMIT,
     MachineEnd.EXITED: EndReason.EXITED,
     MachineEnd.LOST: EndReason.LOST,
+    MachineEnd.FILES_LOST: EndReason.FILES_LOST,
     MachineEnd.DESTROYED: EndReason.TERMINATED,
 }
 

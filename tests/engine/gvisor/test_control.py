@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mitos.engine.base import EngineError, EngineFault
-from mitos.engine.gvisor.control import SocketControl, Target, is_exit
+from mitos.engine.gvisor.control import SocketControl, Target, exit_signal
 from mitos.engine.gvisor.release import Traits
 from mitos.host.cgroup import Memory
 from tests.host.eventually import descriptors
@@ -267,22 +267,18 @@ async def test_the_end_of_pid_1_is_a_reply(sandbox: Scripted, target: Target) ->
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (b'{"success":true,"err":"","result":0}', True),
-        (b'{"success":true,"err":"","result":256}', True),
-        (b'{"success":true,"err":"","result":11}', True),
-        (b'{"success":true,"err":"","result":9}', False),
-        (b'{"success":false,"err":"no such process","result":null}', False),
-        (b'{"success":true,"err":"","result":"0"}', False),
-        (b'{"success":true,"err":"","result":' + b"9" * 30 + b"}", True),
-        (b"", False),
-        (b"[]", False),
-        (b"\xff", False),
-        (b"[" * 100_000, False),
+        (b'{"success":true,"err":"","result":0}', 0),
+        (b'{"success":true,"err":"","result":256}', 0),
+        (b'{"success":true,"err":"","result":11}', 11),
+        (b'{"success":true,"err":"","result":137}', 9),
+        (b'{"success":false,"err":"no such process","result":null}', None),
+        (b'{"success":true,"err":"","result":"0"}', None),
+        (b'{"success":true,"err":"","result":' + b"9" * 30 + b"}", int("9" * 30) % 128),
+        (b"", None),
+        (b"[]", None),
+        (b"\xff", None),
+        (b"[" * 100_000, None),
     ],
 )
-def test_an_exit_is_told_from_a_sandbox_that_gave_up(reply: bytes, expected: bool) -> None:
-    assert is_exit(reply, has_gofer=True) is expected
-
-
-def test_without_a_gofer_a_killed_first_process_is_an_exit() -> None:
-    assert is_exit(b'{"success": true, "err": "", "result": 9}', has_gofer=False)
+def test_an_exit_is_told_from_an_end_without_a_word(reply: bytes, expected: int | None) -> None:
+    assert exit_signal(reply) == expected

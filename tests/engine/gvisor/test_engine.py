@@ -237,7 +237,7 @@ async def test_a_machine_without_its_gofer_is_ended(lab: Lab) -> None:
 
     end = await asyncio.wait_for(machine.machine.wait_end(), _PROMPT_S)
 
-    assert end is MachineEnd.LOST
+    assert end is MachineEnd.FILES_LOST
 
 
 async def test_a_blank_that_ended_in_the_pool_is_refused(lab: Lab) -> None:

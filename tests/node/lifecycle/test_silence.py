@@ -86,6 +86,10 @@ async def test_a_machine_that_hangs_is_terminated_at_once(node: Node, machine: F
         (MachineEnd.EXITED, "its first process ended"),
         (MachineEnd.OUT_OF_MEMORY, "it reached its memory limit of 512 MiB and was killed"),
         (MachineEnd.LOST, "the process that ran it on the host was killed or crashed"),
+        (
+            MachineEnd.FILES_LOST,
+            "the process that served its files on the host was killed or crashed",
+        ),
     ],
 )
 async def test_an_end_has_one_cause_in_flight_and_afterwards(

@@ -18,7 +18,6 @@ import errno
 import ipaddress
 import json
 import os
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from mitos.host import disk
 from mitos.host.cgroup import Memory
 from mitos.host.control_socket import ControlSocket
 
-__all__ = ["Control", "SocketControl", "Target", "call", "is_exit", "order_failed"]
+__all__ = ["Control", "SocketControl", "Target", "call", "exit_signal", "order_failed"]
 
 _REPLY_LIMIT_BYTES = 1 << 20
 _REASON_LIMIT = 300
@@ -154,22 +153,19 @@ def order_failed(order: str, target: Target, reason: str) -> EngineError:
     return EngineError(message)
 
 
-def is_exit(reply: bytes, *, has_gofer: bool) -> bool:
-    """Reads what `watch_exit` was told: True when PID 1 ended by itself, or by a program inside.
+def exit_signal(reply: bytes) -> int | None:
+    """Reads what `watch_exit` was told: the signal that ended PID 1, 0 when it exited.
 
-    A sandbox that loses its gofer gives up and ends PID 1 by SIGKILL. Where there is none, a
-    program inside sent that signal.
+    None: the kernel said nothing of the kind.
     """
     try:
         told = json.loads(reply)
     except (ValueError, RecursionError):
-        return False
+        return None
     if not isinstance(told, dict) or told.get("success") is not True:
-        return False
+        return None
     status = told.get("result")
-    return isinstance(status, int) and (
-        not has_gofer or status & _SIGNAL_OF_STATUS != signal.SIGKILL
-    )
+    return status & _SIGNAL_OF_STATUS if isinstance(status, int) else None
 
 
 class SocketControl:

@@ -23,9 +23,15 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mitos.engine.base import EngineError, EngineFault, MachineEnd, MachineSpec, Usage
-from mitos.engine.gvisor import bundle
-from mitos.engine.gvisor.control import Target, is_exit
+from mitos.engine.base import (
+    EngineError,
+    EngineFault,
+    MachineEnd,
+    MachineSpec,
+    Usage,
+)
+from mitos.engine.gvisor import bundle, record
+from mitos.engine.gvisor.control import Target, exit_signal
 from mitos.engine.gvisor.place import Place
 from mitos.engine.gvisor.room import Room
 from mitos.engine.gvisor.runsc import options_for
@@ -40,7 +46,6 @@ __all__ = ["Sandbox", "finish", "purge"]
 
 _T = TypeVar("_T")
 
-_STATE_LIMIT_BYTES = 1 << 20
 _REMOVE_TIMEOUT_S = 20.0
 _RETRY_S = 0.005
 _GOFER_GRACE_S = 1.0
@@ -88,6 +93,7 @@ class Sandbox:
         self._kernel = kernel
         self._gofer = gofer
         self._user = user
+        self._is_without_files = False
         self._exit_watch: ControlSocket | None = None
         self._exit_reply = b""
         self._exit_reading: asyncio.Task[None] | None = None
@@ -148,7 +154,7 @@ class Sandbox:
             link = PipeStream.open(source=folder / "out", sink=folder / "in")
         with contextlib.ExitStack() as undo:
             undo.callback(link.close_now)
-            kernel_pid, gofer_pid, socket = _read_state(place.runsc.root, sandbox_id)
+            kernel_pid, gofer_pid, socket = record.read(place.runsc.root, sandbox_id)
             argument = f"--bundle={folder}"
             kernel = ProcessWatch.open(kernel_pid, argument=argument)
             undo.callback(kernel.close)
@@ -238,6 +244,10 @@ class Sandbox:
         with contextlib.suppress(OSError):
             self._exit_reply = await watch.receive()
         watch.close()
+        # A kernel that loses its gofer gives up: it kills PID 1.
+        is_killed = exit_signal(self._exit_reply) == signal.SIGKILL
+        if is_killed and self._gofer is not None and self._gofer.ended:
+            self._is_without_files = True
 
     async def _remove(self) -> None:
         processes = [item for item in (self._kernel, self._gofer) if item is not None]
@@ -266,9 +276,21 @@ class Sandbox:
 
     def _on_gofer_end(self) -> None:
         # The two end together; the kernel still has to say why, if it can.
-        asyncio.get_running_loop().call_later(_GOFER_GRACE_S, self._kernel.kill)
+        asyncio.get_running_loop().call_later(_GOFER_GRACE_S, self._end_without_files)
+
+    def _end_without_files(self) -> None:
+        if not self._end.done():
+            self._is_without_files = True
+            self._kernel.kill()
 
     def _on_kernel_end(self) -> None:
+        # What it said is in the socket, or on its way to us: the end of it comes behind.
+        if self._exit_reading is None:
+            self._settle()
+        else:
+            self._exit_reading.add_done_callback(lambda _: self._settle())
+
+    def _settle(self) -> None:
         if not self._end.done():
             self._end.set_result(self._reason())
 
@@ -277,9 +299,9 @@ class Sandbox:
             return MachineEnd.DESTROYED
         if self.is_out_of_memory:
             return MachineEnd.OUT_OF_MEMORY
-        if not self._exit_reply and self._exit_watch is not None:
-            self._exit_reply = self._exit_watch.receive_now()
-        if is_exit(self._exit_reply, has_gofer=self._gofer is not None):
+        if self._is_without_files:
+            return MachineEnd.FILES_LOST
+        if exit_signal(self._exit_reply) is not None:
             return MachineEnd.EXITED
         with contextlib.suppress(OSError):
             if self._place.hierarchy.refused_tasks(self._place.cgroup(self.id)) > 0:
@@ -304,7 +326,7 @@ async def purge(sandbox_id: str, place: Place) -> None:
     except TimeoutError:
         raise EngineError(f"processes of sandbox {sandbox_id} did not end when killed") from None
     with contextlib.suppress(OSError, ValueError):
-        _unlink(_read_state(place.runsc.root, sandbox_id)[2])
+        _unlink(record.read(place.runsc.root, sandbox_id)[2])
     await _remove_traces(sandbox_id, place)
 
 
@@ -321,7 +343,7 @@ async def _remove_traces(sandbox_id: str, place: Place) -> None:
     try:
         await cgroup.kill_all(place.hierarchy, group, timeout_s=_REMOVE_TIMEOUT_S)
         await _remove_group(place.hierarchy, group)
-        for name in (*_state_files(sandbox_id), f"runsc-{sandbox_id}.sock"):
+        for name in (*record.files(sandbox_id), f"runsc-{sandbox_id}.sock"):
             _unlink(place.runsc.root / name)
         shutil.rmtree(place.folder(sandbox_id), ignore_errors=True)
     except (OSError, TimeoutError) as exc:
@@ -336,27 +358,6 @@ async def _remove_group(hierarchy: Hierarchy, group: str) -> None:
                 return hierarchy.remove(group)
             except OSError:
                 await asyncio.sleep(_RETRY_S)
-
-
-def _state_files(sandbox_id: str) -> tuple[str, str]:
-    stem = f"{sandbox_id}_sandbox:{sandbox_id}"
-    return f"{stem}.state", f"{stem}.lock"
-
-
-def _read_state(root: Path, sandbox_id: str) -> tuple[int, int, Path]:
-    """Reads the ids of the kernel and the gofer (0: there is none), and the socket's path.
-
-    Raises:
-        OSError: there is no state.
-        ValueError: it is not what we know.
-    """
-    with (root / _state_files(sandbox_id)[0]).open("rb") as file:
-        state = json.loads(file.read(_STATE_LIMIT_BYTES))
-    try:
-        inner = state["sandbox"]
-        return int(inner["pid"]), int(state["goferPid"]), Path(inner["controlSocketPath"])
-    except (KeyError, TypeError) as exc:
-        raise ValueError(f"the runtime's state of {sandbox_id} lacks {exc}") from exc
 
 
 def _target(sandbox_id: str, spec: MachineSpec, place: Place, socket: Path) -> Target:
