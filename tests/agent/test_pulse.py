@@ -11,7 +11,7 @@ import pytest
 from mitos.agent import pulse
 from mitos.agent.link import Link
 from mitos.agent.stream import Deadline, LinkLostError, OverdueError, UnresponsiveError
-from mitos.engine.base import Usage
+from mitos.engine.base import HostProcess, Usage
 from mitos.engine.fake.pipe import pipe
 from mitos.host.stopwatch import Stopwatch
 from mitos.wire.link import DATA_LIMIT, Channel, Fields, Frame, FrameType, Operation, Status
@@ -26,11 +26,15 @@ class Machine:
     def __init__(self) -> None:
         ours, self.theirs = pipe()
         self.share_of_cpu = 0.0
-        self.link = Link(ours, self.usage)
+        self.stopped_process: HostProcess | None = None
+        self.link = Link(ours, self)
         self.peer = Peer(self.theirs)
 
     async def usage(self) -> Usage:
         return Usage(memory_bytes=0, cpu_seconds=time.monotonic() * self.share_of_cpu)
+
+    async def stopped(self) -> HostProcess | None:
+        return self.stopped_process
 
     async def answer(self) -> None:
         """Answers pings from now on."""
@@ -43,6 +47,7 @@ class Machine:
 @pytest.fixture
 async def machine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Machine]:
     times = {"IDLE_S": 0.4, "CALL_S": 0.05, "SILENCE_S": 0.1, "BUSY_SILENCE_S": 0.6, "STEP_S": 0.02}
+    times["LOOK_S"] = 0.1
     for name, value in times.items():
         monkeypatch.setattr(pulse, name, value)
     monkeypatch.setattr(pulse, "is_crowded", lambda: False)
@@ -123,6 +128,76 @@ async def test_one_that_has_to_work_may_take_longer(
     await fails(stream.read())
 
     assert time.monotonic() - began >= pulse.CALL_S + pulse.BUSY_SILENCE_S
+
+
+async def test_a_call_that_hangs_on_a_stopped_process_is_told_which(machine: Machine) -> None:
+    answering = asyncio.create_task(machine.answer())
+    stream = await machine.link.open(Operation.STAT, Fields())
+    machine.stopped_process = HostProcess.FILES
+
+    with pytest.raises(UnresponsiveError) as caught:
+        async with asyncio.timeout(PROMPT_S):
+            await stream.read()
+
+    assert caught.value.stopped is HostProcess.FILES
+    await machine.peer.send(Frame(FrameType.PONG, payload=bytes(8)))
+    with pytest.raises(UnresponsiveError) as caught:
+        await machine.link.open(Operation.STAT, Fields())
+    assert caught.value.stopped is HostProcess.FILES
+    machine.stopped_process = None
+    async with asyncio.timeout(PROMPT_S):
+        while not machine.link.is_responsive:
+            await asyncio.sleep(0.01)
+        await machine.link.open(Operation.STAT, Fields())
+    answering.cancel()
+
+
+async def test_an_idle_machine_whose_process_is_stopped_is_noticed(machine: Machine) -> None:
+    answering = asyncio.create_task(machine.answer())
+    machine.stopped_process = HostProcess.KERNEL
+    async with asyncio.timeout(PROMPT_S):
+        while machine.link.is_responsive:
+            await asyncio.sleep(0.01)
+    answering.cancel()
+
+
+async def test_a_process_that_stands_still_for_a_moment_is_none_that_is_stopped(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse, "SILENCE_S", 60.0)
+    answering = asyncio.create_task(machine.answer())
+    stream = await machine.link.open(Operation.STAT, Fields())
+    machine.stopped_process = HostProcess.FILES
+    await asyncio.sleep(0.3)
+    machine.stopped_process = None
+    await machine.peer.send(Frame(FrameType.CLOSE, stream.id, Status.OK))
+
+    assert (await stream.finish()).status is Status.OK
+    assert machine.link.is_responsive
+    answering.cancel()
+
+
+async def test_a_crowd_is_no_excuse_for_a_stopped_process(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse, "BUSY_SILENCE_S", 10 * PROMPT_S)
+    monkeypatch.setattr(pulse, "is_crowded", lambda: True)
+    machine.stopped_process = HostProcess.KERNEL
+
+    await fails((await machine.link.open(Operation.STAT, Fields())).read())
+
+
+async def test_calls_upon_calls_do_not_put_off_the_question(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse, "IDLE_S", 10 * PROMPT_S)
+
+    async def call() -> None:
+        while True:
+            await machine.link.open(Operation.STAT, Fields())
+            await asyncio.sleep(pulse.CALL_S / 2)
+
+    await fails(call())
 
 
 async def test_a_server_that_stood_still_itself_blames_nobody(machine: Machine) -> None:

@@ -23,7 +23,7 @@ class Client:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.link = Link(machine.link, machine.usage)
+        self.link = Link(machine.link, machine)
         self.agent = AgentClient(self.link, _lost)
 
     async def write(self, path: str, data: bytes) -> None:

@@ -341,6 +341,19 @@ async def test_waiting_for_the_end_can_be_given_up(subject: Subject) -> None:
     assert await machine.machine.wait_end() is MachineEnd.DESTROYED
 
 
+async def test_nobody_but_the_node_has_stopped_a_machine(subject: Subject) -> None:
+    """A paused machine is at rest, and one that has ended has no process."""
+    machine = (await subject.boot()).machine
+    assert await machine.stopped() is None
+    await subject.engine.pause(machine)
+    assert await machine.stopped() is None
+    await subject.engine.resume(machine)
+    assert await machine.stopped() is None
+    await subject.engine.destroy(machine)
+
+    assert await machine.stopped() is None
+
+
 async def test_usage_is_plausible(subject: Subject) -> None:
     machine = await subject.boot()
 

@@ -77,3 +77,19 @@ async def test_killing_an_ended_process_does_nothing(orphan: int) -> None:
     watch.kill()
     watch.close()
     watch.kill()
+
+
+async def test_a_process_that_is_stopped_is_seen_until_it_goes_on(orphan: int) -> None:
+    watch = ProcessWatch.open(orphan, argument="60.25")
+    assert not watch.is_stopped
+    watch.hold()
+    await until(lambda: watch.is_stopped)
+    watch.go_on()
+    await until(lambda: not watch.is_stopped)
+
+    watch.hold()
+    watch.kill()
+    await until(lambda: watch.ended)
+
+    assert not watch.is_stopped
+    watch.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from mitos.agent.stream import Closed
+from mitos.agent.stream import Closed, UnresponsiveError
+from mitos.engine.base import HostProcess
 from mitos.wire.errors import ApiError, ConnectCode
 from mitos.wire.link import Fields, Status, Tag
 
@@ -29,6 +30,12 @@ _CONNECT_OF_ERRNO = {
     errno.EFBIG: ConnectCode.RESOURCE_EXHAUSTED,
 }
 """What the errno of a file operation means on the wire; anything else is internal."""
+
+_CAUSE_OF_SILENCE = {
+    None: "its agent is stopped, or kept from running",
+    HostProcess.KERNEL: "the process that runs it on the host is stopped",
+    HostProcess.FILES: "the process that serves its files on the host is stopped",
+}
 
 
 def check(closed: Closed, path: str) -> Fields:
@@ -106,12 +113,12 @@ def signal_error(number: int, pid: int) -> ApiError:
     )
 
 
-def unresponsive(sandbox_id: str = "") -> ApiError:
-    """The error for a sandbox whose agent is there and does not answer."""
+def unresponsive(error: UnresponsiveError, sandbox_id: str = "") -> ApiError:
+    """The error for a sandbox that is there and does not answer."""
     return ApiError(
         "canceled",
         f"sandbox {sandbox_id} does not answer" if sandbox_id else "the sandbox does not answer",
-        cause="its agent is stopped, or kept from running",
+        cause=_CAUSE_OF_SILENCE[error.stopped],
         remediation="It is kept and answers again when it runs. Try again, or terminate it.",
         context={"sandbox": sandbox_id} if sandbox_id else None,
         status=503,

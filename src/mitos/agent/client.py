@@ -322,7 +322,7 @@ class AgentClient:
         except LinkLostError as exc:
             raise await self._explain_loss() from exc
         except UnresponsiveError as exc:
-            raise unresponsive() from exc
+            raise unresponsive(exc) from exc
         except OverdueError as exc:
             raise overdue() from exc
         except LinkError as exc:

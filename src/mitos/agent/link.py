@@ -17,14 +17,14 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, MutableMapping
 from typing import Any
 from weakref import WeakValueDictionary
 
 from mitos.agent.outbox import Outbox
-from mitos.agent.pulse import Pulse
+from mitos.agent.pulse import Pulse, Watched
 from mitos.agent.stream import LinkLostError, LinkStream, StreamFailedError, UnresponsiveError
-from mitos.engine.base import ByteStream, Usage
+from mitos.engine.base import ByteStream
 from mitos.host.stopwatch import Stopwatch
 from mitos.wire.link import (
     VERSION,
@@ -53,19 +53,17 @@ class Link:
 
     Args:
         stream: the machine's bytes; owned by the link from now on.
-        usage: reads what the machine uses: one that works may take longer to answer.
+        machine: asked why its agent is silent; None: there is nothing to ask.
     """
 
-    def __init__(
-        self, stream: ByteStream, usage: Callable[[], Awaitable[Usage]] | None = None
-    ) -> None:
+    def __init__(self, stream: ByteStream, machine: Watched | None = None) -> None:
         self.clock = Stopwatch()
         """Time in which the machine ran."""
         self.turns: MutableMapping[str, asyncio.Lock] = WeakValueDictionary()
         """Held by the streams of which the agent runs one after the other."""
         self._bytes = stream
         self._outbox = Outbox(stream)
-        self._pulse = Pulse(self._ask_for_life, self._on_pulse, self.clock, usage)
+        self._pulse = Pulse(self._ask_for_life, self._on_pulse, self._is_used, self.clock, machine)
         self._streams: dict[int, LinkStream] = {}
         self._left: set[int] = set()
         """Streams that nobody waits for any more and the agent has yet to end."""
@@ -201,7 +199,7 @@ class Link:
             if self.lost_error is not None:
                 raise self.lost_error
             if not self._pulse.responsive:
-                raise UnresponsiveError("the agent does not answer")
+                raise UnresponsiveError(self._pulse.stopped)
             if self._outbox.has_room:
                 return
             await self._outbox.wait_for_room()
@@ -273,13 +271,16 @@ class Link:
         if self._frozen is None:
             self._put(Frame(FrameType.PING, payload=secrets.token_bytes(8)))
 
+    def _is_used(self) -> bool:
+        return any(not stream.is_patient for stream in self._streams.values())
+
     def _on_pulse(self) -> None:
         self._outbox.wake()
         if self._pulse.responsive:
             _log.warning("an agent answers again")
             return
         _log.warning("an agent does not answer")
-        error = UnresponsiveError("the agent does not answer")
+        error = UnresponsiveError(self._pulse.stopped)
         for stream in self._streams.values():
             if not stream.is_patient:
                 stream.fail(error)

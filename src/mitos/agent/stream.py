@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
 
+from mitos.engine.base import HostProcess
 from mitos.host.stopwatch import Stopwatch
 from mitos.host.turns import LARGE_BYTES, turn
 from mitos.wire.link import (
@@ -60,7 +61,15 @@ class LinkLostError(StreamFailedError):
 
 
 class UnresponsiveError(StreamFailedError):
-    """The agent does not answer. The link stays, and is used again when it does."""
+    """The agent does not answer. The link stays, and is used again when it does.
+
+    Args:
+        stopped: the machine's process on the host that is stopped; None: none that we know of.
+    """
+
+    def __init__(self, stopped: HostProcess | None = None) -> None:
+        super().__init__("the agent does not answer")
+        self.stopped = stopped
 
 
 class OverdueError(StreamFailedError):

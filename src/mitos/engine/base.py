@@ -30,6 +30,7 @@ __all__ = [
     "Engine",
     "EngineError",
     "EngineFault",
+    "HostProcess",
     "Machine",
     "MachineEnd",
     "MachineSpec",
@@ -112,6 +113,13 @@ class MachineEnd(enum.Enum):
     PROCESS_LIMIT = "process_limit"  # the host gave it no further process or thread
     FILES_LOST = "files_lost"  # the process on the host that served its files ended
     LOST = "lost"  # its processes vanished for a reason we do not know
+
+
+class HostProcess(enum.Enum):
+    """What a machine is on the host: an engine's processes, by what they do for it."""
+
+    KERNEL = "kernel"  # runs it
+    FILES = "files"  # serves its files
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +229,13 @@ class Machine(Protocol):
 
     async def usage(self) -> Usage:
         """What it uses now."""
+        ...
+
+    async def stopped(self) -> HostProcess | None:
+        """The process on the host that somebody stopped, so that the machine cannot go on.
+
+        None when none is, and for a machine that is paused or has ended.
+        """
         ...
 
 

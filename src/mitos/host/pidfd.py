@@ -16,6 +16,9 @@ from pathlib import Path
 
 __all__ = ["ProcessWatch"]
 
+_STOPPED = "Tt"
+"""Letters of proc(5): stopped by a signal, or by a debugger."""
+
 
 class ProcessWatch:
     """Watches one process. Owned by whoever opened it, who must `close` it."""
@@ -58,6 +61,15 @@ class ProcessWatch:
     def ended(self) -> bool:
         """True once its end was noticed."""
         return self._ended.is_set()
+
+    @property
+    def is_stopped(self) -> bool:
+        """True while it is held, by us or by anybody else."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return not self.ended and stat.rpartition(")")[2].split()[0] in _STOPPED
 
     def on_end(self, callback: Callable[[], None]) -> None:
         """Has `callback` called once, when the process has ended."""

@@ -72,7 +72,7 @@ async def _try_out(engine: Engine, step: _Step) -> None:
         spec = MachineSpec(rootfs, files, Resources(memory_mib=256))
 
         machine = await engine.boot(spec)
-        link = Link(machine.link, machine.usage)
+        link = Link(machine.link, machine)
         undo.push_async_callback(destroy, engine, RunningMachine(machine, link))
         async with asyncio.timeout(_ANSWER_S):
             await link.hello()

@@ -18,7 +18,14 @@ from pathlib import Path
 import pytest
 
 from mitos.agent.command import ExecRequest
-from mitos.engine.base import EngineError, EngineFault, MachineEnd, MachineSpec
+from mitos.engine.base import (
+    EngineError,
+    EngineFault,
+    HostProcess,
+    Machine,
+    MachineEnd,
+    MachineSpec,
+)
 from mitos.engine.gvisor import GvisorEngine, GvisorSettings
 from mitos.engine.gvisor.control import SocketControl
 from mitos.engine.gvisor.machine import GvisorMachine
@@ -238,6 +245,28 @@ async def test_a_machine_without_its_gofer_is_ended(lab: Lab) -> None:
     end = await asyncio.wait_for(machine.machine.wait_end(), _PROMPT_S)
 
     assert end is MachineEnd.FILES_LOST
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("runsc-sandbox", HostProcess.KERNEL), ("runsc-gofer", HostProcess.FILES)],
+)
+async def test_a_stopped_process_is_named(lab: Lab, name: str, expected: HostProcess) -> None:
+    machine = (await lab.boot()).machine
+    pid = _pid_of(name, lab)
+    os.kill(pid, signal.SIGSTOP)
+    await _until(machine, expected)
+    os.kill(pid, signal.SIGCONT)
+    await _until(machine, None)
+
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.wait_for(lab.engine.destroy(machine), _PROMPT_S)
+
+
+async def _until(machine: Machine, expected: HostProcess | None) -> None:
+    async with asyncio.timeout(_PROMPT_S):
+        while await machine.stopped() is not expected:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_blank_that_ended_in_the_pool_is_refused(lab: Lab) -> None:

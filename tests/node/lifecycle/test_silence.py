@@ -10,7 +10,7 @@ import pytest
 
 from mitos.agent import client, pulse
 from mitos.agent.command import ExecRequest
-from mitos.engine.base import MachineEnd
+from mitos.engine.base import HostProcess, MachineEnd
 from mitos.engine.fake import FakeEngine
 from mitos.engine.fake.engine import FakeMachine
 from mitos.node.phase import Phase
@@ -67,6 +67,24 @@ async def test_calls_on_a_machine_that_hangs_are_told_and_it_is_kept(
                 break
             except ApiError:
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("stopped", "cause"),
+    [
+        (None, "its agent is stopped, or kept from running"),
+        (HostProcess.KERNEL, "the process that runs it on the host is stopped"),
+        (HostProcess.FILES, "the process that serves its files on the host is stopped"),
+    ],
+)
+async def test_what_does_not_answer_is_told_by_its_name(
+    node: Node, machine: FakeMachine, stopped: HostProcess | None, cause: str
+) -> None:
+    machine.stopped_process = stopped
+    machine.guest.running.clear()
+
+    for work in (output(node, "one", "echo a"), output(node, "one", "echo a"), node.pause("one")):
+        assert (await refused(work)).cause == cause
 
 
 async def test_a_machine_that_hangs_is_terminated_at_once(node: Node, machine: FakeMachine) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from mitos.engine.base import (
     Blank,
     EngineError,
+    HostProcess,
     Machine,
     MachineEnd,
     MachineSpec,
@@ -54,6 +55,8 @@ class FakeMachine:
         self.link, self._guest_end = pipe()
         self.guest = FakeGuest(state, self._guest_end, is_restored=is_restored)
         self.is_paused = False
+        self.stopped_process: HostProcess | None = None
+        """What a test makes its host look like."""
         self._paused = contextlib.ExitStack()
         self._end: asyncio.Future[MachineEnd] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._serve(), name=f"fake-{machine_id}")
@@ -71,6 +74,10 @@ class FakeMachine:
         """A plausible figure: nothing real is used."""
         self.require_running()
         return Usage(memory_bytes=1 << 20, cpu_seconds=0.0)
+
+    async def stopped(self) -> HostProcess | None:
+        """The process that a test stopped."""
+        return None if self.is_paused or not self.is_running else self.stopped_process
 
     async def stop(self, end: MachineEnd = MachineEnd.DESTROYED) -> None:
         """Ends it, as if for this reason. Idempotent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mitos.engine.base import ByteStream, MachineEnd, MachineSpec, Usage
+from mitos.engine.base import ByteStream, HostProcess, MachineEnd, MachineSpec, Usage
 from mitos.engine.gvisor.sandbox import Sandbox
 
 __all__ = ["GvisorBlank", "GvisorMachine"]
@@ -58,3 +58,7 @@ class GvisorMachine:
             EngineError: it is gone.
         """
         return self.sandbox.usage()
+
+    async def stopped(self) -> HostProcess | None:
+        """The process on the host that somebody stopped, so that the machine cannot go on."""
+        return self.sandbox.stopped

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from mitos.engine.base import (
     EngineError,
     EngineFault,
+    HostProcess,
     MachineEnd,
     MachineSpec,
     Usage,
@@ -218,6 +219,17 @@ class Sandbox:
         with contextlib.suppress(OSError):
             return self._place.hierarchy.oom_kills(self._place.cgroup(self.id)) > 0
         return False
+
+    @property
+    def stopped(self) -> HostProcess | None:
+        """The process of it that somebody else than us stopped."""
+        if self.is_paused:
+            return None
+        if self._kernel.is_stopped:
+            return HostProcess.KERNEL
+        if self._gofer is not None and self._gofer.is_stopped:
+            return HostProcess.FILES
+        return None
 
     def stop_kernel(self) -> None:
         """Takes its kernel off the CPU, of which one of an old release uses some when idle."""

@@ -47,7 +47,7 @@ class Freezer:
                 context={"sandbox": sandbox.id},
             ) from None
         except UnresponsiveError as exc:
-            raise unresponsive(sandbox.id) from exc
+            raise unresponsive(exc, sandbox.id) from exc
         except LinkLostError as exc:
             raise await sandbox.explain_loss() from exc
 

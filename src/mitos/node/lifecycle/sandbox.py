@@ -205,7 +205,7 @@ class Sandbox:
             self.require_running()
             yield self.link
         except UnresponsiveError as exc:
-            raise unresponsive(self.id) from exc
+            raise unresponsive(exc, self.id) from exc
         finally:
             self.open_calls -= 1
             self.note_use()

@@ -62,7 +62,7 @@ async def restore(
     """
     machine = await engine.restore(blank, snapshot)
     async with contextlib.AsyncExitStack() as undo:
-        link = Link(machine.link, machine.usage)
+        link = Link(machine.link, machine)
         running = RunningMachine(machine, link, snapshot.size_bytes())
         undo.push_async_callback(destroy, engine, running)
         agent = AgentClient(link, functools.partial(_lost_in_handshake, machine))

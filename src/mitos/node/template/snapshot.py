@@ -152,7 +152,7 @@ class SnapshotStore:
         name = recipe.base.name
         progress(f"{name}: booting")
         machine = await self._engine.boot(spec)
-        link = Link(machine.link, machine.usage)
+        link = Link(machine.link, machine)
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(destroy, self._engine, RunningMachine(machine, link))
             async with asyncio.timeout(self._settings.boot_deadline_s):
