@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from mitos.engine.gvisor.engine import group_of
@@ -24,6 +25,9 @@ class Meter:
         self._group = group_of((home / "run").resolve())
 
     def read(self) -> dict[str, int]:
-        """Bytes by machine."""
-        names = self._hierarchy.children(self._group)
-        return {name: self._hierarchy.memory_bytes(f"{self._group}/{name}") for name in names}
+        """Bytes by machine; one that ends meanwhile is left out."""
+        found: dict[str, int] = {}
+        for name in self._hierarchy.children(self._group):
+            with contextlib.suppress(OSError):
+                found[name] = self._hierarchy.memory_bytes(f"{self._group}/{name}")
+        return found

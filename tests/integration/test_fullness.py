@@ -83,12 +83,11 @@ class Full:
     a mebibyte. Its kernel is what tells its state: there is no room to start another program.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, sandbox: mitos.DirectSandbox) -> None:
         self._meter = Meter(server.home)
-        before = set(self._meter.read())
-        self.sandbox = server.create()
+        self.sandbox = sandbox
         self.run(HOLD)
-        self._machine = self._find(before)
+        self._machine = self._find()
 
     def fill(self, way: str, share: float) -> None:
         """Fills it, and waits for its kernel's own garbage to be gone."""
@@ -112,7 +111,7 @@ class Full:
     def run(self, code: str) -> None:
         assert not self.sandbox.run_code(code).error
 
-    def _find(self, before: set[str]) -> str:
+    def _find(self) -> str:
         """Its machine: the one that grows when it is told to."""
         seen = self._meter.read()
         self.run("grown = os.urandom(40 << 20)")
@@ -157,8 +156,8 @@ def refusal_of(verb: Callable[[Full, str], None], full: Full, state: str) -> Age
 
 def copy_in_every_way(server: Server, way: str, share: float) -> None:
     """Each verb is done or refused; the sandbox lives on with all it held."""
-    full = Full(server)
-    with full.sandbox:
+    with server.create() as sandbox:
+        full = Full(server, sandbox)
         full.fill(WAYS[way], share)
         state = full.state()
         for verb in VERBS:
