@@ -213,7 +213,7 @@ async def test_a_server_that_stood_still_itself_blames_nobody(machine: Machine) 
 
 async def test_silence_is_expected_while_a_machine_is_paused(machine: Machine) -> None:
     stream = await machine.link.open(Operation.EXEC, Fields())
-    with machine.link.unwatched(), pytest.raises(TimeoutError):
+    with machine.link.clock.held(), pytest.raises(TimeoutError):
         async with asyncio.timeout(1.0):
             await stream.read()
     assert machine.link.is_responsive
@@ -324,7 +324,7 @@ async def test_a_deadline_stands_still_with_the_machine(machine: Machine) -> Non
     stream = await machine.link.open(Operation.EXEC, Fields())
     stream.limit(Deadline(stream.clock, 0.2, 0.1))
     reading = asyncio.create_task(stream.read())
-    with machine.link.unwatched():
+    with machine.link.clock.held():
         await asyncio.sleep(0.8)
         assert not reading.done()
 

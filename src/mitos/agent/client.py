@@ -156,7 +156,7 @@ class AgentClient:
         async with self._stream(Operation.READ_FILE, fields) as stream:
             while (chunk := await _step(stream, stream.read())) is not None:
                 yield chunk[1]
-            check(await stream.finish(), path)
+            check(await _step(stream, stream.finish()), path)
 
     async def write_file(self, path: str, chunks: AsyncIterable[bytes], *, mode: int = 0) -> int:
         """Replaces the file in one step once all chunks are in; returns the bytes written."""
@@ -177,7 +177,7 @@ class AgentClient:
         fields = Fields().text(Tag.PATH, _path(path))
         async with self._stream(Operation.LIST, fields) as stream:
             listing = await _listing(stream, f"listing of {path!r}")
-            check(await stream.finish(), path)
+            check(await _step(stream, stream.finish()), path)
             return [FileEntry.of(entry, exact=exact) for entry in decode_entries(listing)]
 
     async def stat(self, path: str) -> FileEntry:
@@ -205,7 +205,7 @@ class AgentClient:
             while (chunk := await stream.read()) is not None:
                 for entry in decoder.feed(chunk[1]):
                     yield Change.of(entry)
-            check(await stream.finish(), path)
+            check(await _step(stream, stream.finish()), path)
 
     async def remove(self, path: str, *, recursive: bool = True) -> None:
         """Removes a file or tree; a missing path is fine."""

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Coroutine, MutableMapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -43,6 +43,9 @@ _log = logging.getLogger(__name__)
 
 CANCEL_DEADLINE_S = 10.0
 """How long whoever leaves a stream waits for the agent to end it."""
+
+MAX_LEFT = 1000
+"""Streams that nobody waits for and that an agent has yet to end, before its link is given up."""
 
 _PATIENT = (Operation.ACCEPT, Operation.IDENTIFY)
 """Operations that wait for programs inside, and for a machine that is only just there."""
@@ -165,12 +168,6 @@ class Link:
                 with contextlib.suppress(LinkLostError):
                     self._put(Frame(FrameType.THAW))
 
-    @contextlib.contextmanager
-    def unwatched(self) -> Iterator[None]:
-        """The machine is paused: silence is expected, and its clock stands still."""
-        with self.clock.held():
-            yield
-
     async def end_stream(self, stream: LinkStream) -> None:
         """Cancels a stream that still runs and waits for its end, though not for ever."""
         try:
@@ -185,8 +182,12 @@ class Link:
         finally:
             # Its number is free again when the agent has ended it too.
             self._left.add(stream.id)
+            stream.drop()
             if stream.closed is not None or self.lost_error is not None:
                 self._forget(stream.id)
+            elif len(self._left) > MAX_LEFT:
+                reason = f"the agent does not end {MAX_LEFT} streams that nobody wants any more"
+                self._lose(LinkLostError(reason, is_violated=True))
 
     async def _cancel(self, stream_id: int) -> None:
         # Goes out also while the agent is silent: what was given up ends when it answers again.
@@ -252,8 +253,10 @@ class Link:
             # Frames for a stream that this side has forgotten crossed with its end.
             if stream := self._streams.get(frame.stream):
                 stream.take(frame)
-                if stream.closed is not None and stream.id in self._left:
-                    self._forget(stream.id)
+                if stream.id in self._left:
+                    stream.drop()
+                    if stream.closed is not None:
+                        self._forget(stream.id)
             return
         match frame.type:
             case FrameType.HELLO if not self._hello.done():
@@ -268,7 +271,7 @@ class Link:
 
     def _ask_for_life(self) -> None:
         # Between FREEZE and THAW nothing may be sent; FROZEN is a sign of life as well.
-        if self._frozen is None:
+        if self._frozen is None and self.lost_error is None:
             self._put(Frame(FrameType.PING, payload=secrets.token_bytes(8)))
 
     def _is_used(self) -> bool:

@@ -317,6 +317,10 @@ class LinkStream:
             case _:
                 raise LinkError(f"{frame.type.name} on stream {self.id}")
 
+    def drop(self) -> None:
+        """Forgets what has come and was not read."""
+        self._chunks.clear()
+
     def fail(self, error: StreamFailedError) -> None:
         """Fails every pending and later call."""
         if not self.ended:

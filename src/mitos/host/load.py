@@ -13,6 +13,12 @@ _CROWDED_SHARE = 2
 
 
 def is_crowded() -> bool:
-    """True when so many threads want to run that a ready one may wait for seconds."""
-    wanting = int(_LOAD.read_text().split()[3].partition("/")[0])
+    """True when so many threads want to run that a ready one may wait for seconds.
+
+    And when nobody knows: the host has no descriptor left to read it with.
+    """
+    try:
+        wanting = int(_LOAD.read_text().split()[3].partition("/")[0])
+    except OSError:
+        return True
     return wanting > _CROWDED_SHARE * (os.cpu_count() or 1)

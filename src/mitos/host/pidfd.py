@@ -67,7 +67,7 @@ class ProcessWatch:
         """True while it is held, by us or by anybody else."""
         try:
             stat = Path(f"/proc/{self.pid}/stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
+        except OSError:  # it has ended, or there is no descriptor to look with
             return False
         return not self.ended and stat.rpartition(")")[2].split()[0] in _STOPPED
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mitos.host import priority
+from mitos.host.finish import finish
 
 __all__ = ["Spawned", "spawn"]
 
@@ -64,17 +65,22 @@ async def spawn(
         OSError: it could not be started.
     """
     loop = asyncio.get_running_loop()
-    job = loop.run_in_executor(_starters, _spawn, argv, streams, environment, directory)
+    started: list[Spawned] = []
+
+    async def start() -> None:
+        job = loop.run_in_executor(_starters, _spawn, argv, streams, environment, directory)
+        started.append(await job)
+
+    async def abandon(spawned: Spawned) -> None:
+        await loop.run_in_executor(_starters, _abandon, spawned)
+
     try:
-        return await asyncio.shield(job)
+        await finish(start())  # the caller's descriptors are in use until it is done
     except asyncio.CancelledError:
-        # The caller's descriptors are in use until it is done.
-        while not job.done():
-            with contextlib.suppress(asyncio.CancelledError, OSError):
-                await asyncio.shield(job)
-        if job.exception() is None:
-            _abandon(job.result())
+        for each in started:
+            await finish(abandon(each))
         raise
+    return started[0]
 
 
 def _spawn(

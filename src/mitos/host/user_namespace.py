@@ -47,9 +47,16 @@ class UserNamespace:
             for name in ("uid_map", "gid_map"):
                 # In one piece, which is all that the host's kernel takes.
                 (folder / name).write_text(table)
-            return cls(os.open(folder / "ns" / "user", os.O_RDONLY | os.O_CLOEXEC))
-        finally:
+            namespace = cls(os.open(folder / "ns" / "user", os.O_RDONLY | os.O_CLOEXEC))
+        except BaseException:
             await holder.kill()
+            raise
+        try:
+            await holder.kill()
+        except BaseException:
+            namespace.close()
+            raise
+        return namespace
 
     def entering(self, argv: Sequence[str]) -> list[str]:
         """The command line that runs a command of ours inside, as the same user of the host."""

@@ -52,7 +52,7 @@ def build(node: RunningNode, settings: ServerSettings) -> ASGIApp:
         is_sandbox=node.has_label,
         renders_refusal=application.is_call,
     )
-    return Journal(RequestWatch(BodyDeadline(gate)))
+    return Journal(RequestWatch(BodyDeadline(gate, is_call=application.is_addressed)))
 
 
 def routes(

@@ -6,6 +6,7 @@ The streams of the runtime service are left out: their messages come when there 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,13 +28,15 @@ class BodyDeadline:
 
     Args:
         app: serves the requests.
+        is_call: says which requests are for the runtime service.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, is_call: Callable[[Scope], bool]) -> None:
         self._app = app
+        self._is_call = is_call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_stream(scope):
+        if scope["type"] == "http" and not (_is_stream(scope) and self._is_call(scope)):
             receive = _Body(receive).receive
         await self._app(scope, receive, send)
 

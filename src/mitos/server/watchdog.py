@@ -94,10 +94,12 @@ class _LoopWatch:
             self._loop.call_soon_threadsafe(answered.set)
         except RuntimeError:
             return  # the loop is closed: what watches over it is about to be stopped
-        while not answered.wait(limit_s) and not self.stop.is_set():
+        while not answered.wait(self._loop_s / 2) and not self.stop.is_set():
             self._arm()
-            self._tell(time.monotonic() - asked)
-            limit_s *= GROWTH
+            waited_s = time.monotonic() - asked
+            if waited_s >= limit_s:
+                self._tell(waited_s)
+                limit_s *= GROWTH
 
     def _tell(self, waited_s: float) -> None:
         frame = sys._current_frames().get(self._thread_id)

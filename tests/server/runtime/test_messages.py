@@ -70,7 +70,7 @@ async def test_a_client_hears_of_a_command_that_stands_still(
     stream = await link.open(Operation.EXEC, Fields())
     answers = exec_messages(Command(stream, ""))
     async with asyncio.timeout(10):
-        with link.unwatched():
+        with link.clock.held():
             for _ in range(3):
                 assert OPENED == await anext(answers)
         waiting = asyncio.ensure_future(anext(answers))

@@ -41,10 +41,11 @@ from mitos.engine.gvisor.machine import GvisorBlank, GvisorMachine
 from mitos.engine.gvisor.place import Place
 from mitos.engine.gvisor.release import Traits
 from mitos.engine.gvisor.runsc import Runsc
-from mitos.engine.gvisor.sandbox import Sandbox, finish
+from mitos.engine.gvisor.sandbox import Sandbox
 from mitos.engine.gvisor.settings import GvisorSettings
 from mitos.engine.gvisor.users import Users
 from mitos.host import process
+from mitos.host.finish import finish
 
 __all__ = ["GvisorEngine", "group_of"]
 

@@ -22,10 +22,11 @@ from mitos.engine.gvisor import program, release
 from mitos.engine.gvisor.place import Place
 from mitos.engine.gvisor.release import Release
 from mitos.engine.gvisor.runsc import Runsc
-from mitos.engine.gvisor.sandbox import Sandbox, finish
+from mitos.engine.gvisor.sandbox import Sandbox
 from mitos.engine.gvisor.settings import GvisorSettings
 from mitos.host import cgroup, process
 from mitos.host.cgroup import Hierarchy
+from mitos.host.finish import finish
 from mitos.host.rootfs import RootFilesystem, RootKind
 
 __all__ = ["Findings", "examine", "unavailable"]

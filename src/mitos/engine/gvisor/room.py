@@ -20,6 +20,7 @@ from mitos.engine.base import EngineError, EngineFault
 from mitos.engine.gvisor.image import Size
 from mitos.host import memory
 from mitos.host.cgroup import Hierarchy, Memory
+from mitos.host.finish import finish
 
 __all__ = ["Room", "to_checkpoint", "to_restore", "too_small"]
 
@@ -127,8 +128,8 @@ class Room:
         await self.close()
         used = self._hierarchy.memory_bytes(self._group)
         spare = self._limit - used - content_bytes
-        await self._set(max(self._now, self._limit + work_bytes))
         try:
+            await self._set(max(self._now, self._limit + work_bytes))
             yield
         finally:
             # A sandbox that ended has no limit any more.
@@ -171,6 +172,9 @@ class Room:
         return self._now == self._limit
 
     async def _set(self, limit_bytes: int) -> None:
-        # The host's kernel first drops what it can of files, which takes its time.
-        await asyncio.to_thread(self._hierarchy.set_memory_limit, self._group, limit_bytes)
-        self._now = limit_bytes
+        async def change() -> None:
+            # The host's kernel first drops what it can of files, which takes its time.
+            await asyncio.to_thread(self._hierarchy.set_memory_limit, self._group, limit_bytes)
+            self._now = limit_bytes
+
+        await finish(change())

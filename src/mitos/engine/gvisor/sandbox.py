@@ -19,9 +19,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
 
 from mitos.engine.base import (
     EngineError,
@@ -40,32 +38,15 @@ from mitos.engine.gvisor.users import User
 from mitos.host import cgroup, process
 from mitos.host.cgroup import Hierarchy, Memory
 from mitos.host.control_socket import ControlSocket
+from mitos.host.finish import finish
 from mitos.host.pidfd import ProcessWatch
 from mitos.host.pipe import PipeStream, make_pipe
 
-__all__ = ["Sandbox", "finish", "purge"]
-
-_T = TypeVar("_T")
+__all__ = ["Sandbox", "purge"]
 
 _REMOVE_TIMEOUT_S = 20.0
 _RETRY_S = 0.005
 _GOFER_GRACE_S = 1.0
-
-
-async def finish(work: Coroutine[Any, Any, _T]) -> _T:
-    """Runs work to its end even when the caller is cancelled; the cancellation then goes on.
-
-    For orders that cannot be called back once given. They have deadlines of their own.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait({task})
-        task.cancelled() or task.exception()  # collected, so that nobody warns about it
-        raise
 
 
 class Sandbox:

@@ -27,6 +27,9 @@ LOOK_S = 0.25
 LOW_BYTES = 256 << 20
 """Below this much memory of the host, the sandbox that grew most ends."""
 
+GROWN_BYTES = 16 << 20
+"""A sandbox that grew by less has no part in it: something else on the host took the memory."""
+
 SETTLE_S = 1.0
 """How long an end may take to give its memory back before another is looked for."""
 
@@ -54,6 +57,7 @@ class Pressure:
         self._available = available
         self._sleep = sleep
         self._task: asyncio.Task[None] | None = None
+        self._has_told = False
 
     def start(self) -> None:
         """Starts looking."""
@@ -75,12 +79,18 @@ class Pressure:
                 _log.exception("the host's memory could not be looked after")
 
     async def _relieve(self) -> bool:
-        """Ends the sandbox that grew most; False when none has a machine."""
+        """Ends the sandbox that grew most; False when none has grown."""
         running = [each for each in self._registry.living() if each.running is not None]
         if not running:
             return False
         grown = await asyncio.gather(*map(_growth, running))
         most = max(grown)
+        if most < GROWN_BYTES:
+            if not self._has_told:
+                _log.warning("the host has no memory left, and no sandbox has taken it")
+                self._has_told = True
+            return False
+        self._has_told = False
         greediest = running[grown.index(most)]
         _log.warning(
             "the host has no memory left: sandbox %s, which took %d MiB, is ended",

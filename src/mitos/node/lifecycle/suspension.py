@@ -58,7 +58,7 @@ class Suspension:
                 undo.push_async_callback(_try, self._engine.resume, sandbox.machine)
                 self._lifecycle.move(sandbox, Event.PAUSE)
                 undo.pop_all()
-            sandbox.paused.enter_context(sandbox.link.unwatched())
+            sandbox.paused.enter_context(sandbox.link.clock.held())
 
     async def resume(self, sandbox: Sandbox) -> None:
         """Undoes `pause` or `hibernate`; the deadline goes on from where it stood. Idempotent.

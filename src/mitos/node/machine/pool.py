@@ -238,7 +238,7 @@ class Pool:
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(destroy, self._engine, running)
             paused = contextlib.ExitStack()
-            paused.enter_context(running.link.unwatched())
+            paused.enter_context(running.link.clock.held())
             await self._engine.pause(running.machine)
             if snapshot in self._users:
                 self._warm[snapshot].append(_Warm(running, paused))

@@ -63,14 +63,14 @@ class Room:
         Raises:
             ApiError: `quota_exceeded`, there is none.
         """
-        size = count * (copied_bytes + MACHINE_BYTES)
-        free = self._available() - KEPT_BYTES - self._held_bytes
-        if size > free:
-            raise _no_memory(size, max(free, 0))
         wanted = count * PER_MACHINE + min(count, STARTS) * PER_START
         if not descriptors.has_room(KEPT + self._held + wanted):
             full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             raise storage_failed(full, "there is no room for another machine")
+        size = count * (copied_bytes + MACHINE_BYTES)
+        free = self._available() - KEPT_BYTES - self._held_bytes
+        if size > free:
+            raise _no_memory(size, max(free, 0))
         self._held += wanted
         self._held_bytes += size
         try:

@@ -1,14 +1,17 @@
-"""A timer that one connection starts and stops, and the deadline that both protocols share."""
+"""Timers of one connection, and the deadlines that all protocols share."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-__all__ = ["DRAIN_DEADLINE_S", "Deadline"]
+__all__ = ["DRAIN_DEADLINE_S", "WRITE_STALL_S", "Deadline", "WriteStall"]
 
 DRAIN_DEADLINE_S = 3.0
 """How long the rest of a body is read and dropped after the answer."""
+
+WRITE_STALL_S = 120.0
+"""How long a client may take nothing of what it is sent."""
 
 
 class Deadline:
@@ -39,3 +42,35 @@ class Deadline:
     def _pass(self) -> None:
         self._timer = None
         self._action()
+
+
+class WriteStall:
+    """Aborts a connection whose client takes nothing of what it is sent, also while it closes.
+
+    Its protocol starts and stops it where asyncio has it pause and resume writing: from now on at
+    the first byte that the kernel does not take, and after the last one.
+
+    Args:
+        transport: of the connection.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        transport.set_write_buffer_limits(high=0)
+        self._transport = transport
+        self._unsent = 0
+        self._due = Deadline(WRITE_STALL_S, self._look)
+
+    def start(self) -> None:
+        """Something waits to be sent."""
+        self._unsent = self._transport.get_write_buffer_size()
+        self._due.start()
+
+    def stop(self) -> None:
+        """All is sent, or the connection is gone. Idempotent."""
+        self._due.stop()
+
+    def _look(self) -> None:
+        if self._transport.get_write_buffer_size() < self._unsent:
+            self.start()
+        else:
+            self._transport.abort()

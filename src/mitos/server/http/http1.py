@@ -8,15 +8,15 @@ it reads gets the answer; then the connection is closed
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mitos.server.http.deadline import DRAIN_DEADLINE_S, Deadline
+from mitos.server.http.deadline import DRAIN_DEADLINE_S, Deadline, WriteStall
 from mitos.server.http.traffic import Traffic
-from mitos.server.http.websocket import WRITE_STALL_S
 from mitos.wire.errors import ApiError
 
 __all__ = ["HEAD_DEADLINE_S", "Http1Connection"]
@@ -35,9 +35,13 @@ class Http1Connection(H11Protocol):
     def __init__(self, traffic: Traffic) -> None:
         super().__init__(traffic.config, traffic.state, {})
         self._traffic = traffic
-        self._head_due = Deadline(HEAD_DEADLINE_S, self.give_way)
-        self._body_due = Deadline(DRAIN_DEADLINE_S, self.give_way)
-        self._stalled = Deadline(WRITE_STALL_S, self.abort)
+        self._head_due = Deadline(HEAD_DEADLINE_S, self._close)
+        self._body_due = Deadline(DRAIN_DEADLINE_S, self._close)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._stalled = WriteStall(transport)
+        self._traffic.note_waiting(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
@@ -98,11 +102,15 @@ class Http1Connection(H11Protocol):
     def shutdown(self) -> None:
         """Takes no more requests; the connection ends with the one there is."""
         if self.cycle is None or self.cycle.response_complete:
-            self.give_way()
+            self._close()
         else:
             self.cycle.keep_alive = False
 
     def give_way(self) -> None:
+        """Closes the connection at once, since others need the room."""
+        self.transport.abort()
+
+    def _close(self) -> None:
         """Closes the connection; what is written still goes out."""
         self._traffic.note_busy(self)
         self.transport.close()

@@ -24,10 +24,9 @@ import h2.settings
 from starlette.types import Scope
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
-from mitos.server.http.deadline import DRAIN_DEADLINE_S, Deadline
+from mitos.server.http.deadline import DRAIN_DEADLINE_S, Deadline, WriteStall
 from mitos.server.http.stream import Stream
 from mitos.server.http.traffic import KEEP_ALIVE_S, MAX_HEAD_BYTES, Traffic
-from mitos.server.http.websocket import WRITE_STALL_S
 
 __all__ = ["Http2Connection"]
 
@@ -65,14 +64,14 @@ class Http2Connection(asyncio.Protocol):
         self._is_stopping = False
         self._is_writable = asyncio.Event()
         self._is_writable.set()
-        self._idle = Deadline(KEEP_ALIVE_S, self.give_way)
-        self._stalled = Deadline(WRITE_STALL_S, self.abort)
+        self._idle = Deadline(KEEP_ALIVE_S, self._close)
 
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._stalled = WriteStall(transport)
         self._addresses = get_remote_addr(transport), get_local_addr(transport)
         self._traffic.connections.add(self)
         self._h2.local_settings = h2.settings.Settings(
@@ -105,6 +104,8 @@ class Http2Connection(asyncio.Protocol):
         try:
             for event in self._h2.receive_data(data):
                 self._take(event)
+                if self._transport.is_closing():
+                    return
         except h2.exceptions.ProtocolError:
             self._close()
             return
@@ -133,8 +134,10 @@ class Http2Connection(asyncio.Protocol):
         self._transport.abort()
 
     def give_way(self) -> None:
-        """Closes it, since it waits for a request that does not come."""
+        """Closes it at once, since others need the room."""
         self._close()
+        if self._transport.get_write_buffer_size():
+            self.abort()
 
     # What the streams call
 
@@ -227,9 +230,10 @@ class Http2Connection(asyncio.Protocol):
             case h2.events.StreamReset():
                 self._end_drain(event.stream_id)
                 self._note_reset(event.stream_id)
-            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
-                for stream in list(self._streams.values()):
-                    stream.note_window()
+            case h2.events.WindowUpdated():
+                self._note_window(event.stream_id)
+            case h2.events.RemoteSettingsChanged():
+                self._note_window(0)
             case h2.events.ConnectionTerminated():
                 self._transport.close()
 
@@ -273,6 +277,12 @@ class Http2Connection(asyncio.Protocol):
         if due := self._drained.pop(stream_id, None):
             due.stop()
 
+    def _note_window(self, stream_id: int) -> None:
+        """A stream's window has grown; with 0 that of all."""
+        for stream in list(self._streams.values()):
+            if stream_id in (0, stream.id):
+                stream.note_window()
+
     def _note_reset(self, stream_id: int) -> None:
         if stream := self._streams.get(stream_id):
             stream.note_gone()
@@ -291,6 +301,7 @@ class Http2Connection(asyncio.Protocol):
     def _close(self, code: h2.errors.ErrorCodes = h2.errors.ErrorCodes.NO_ERROR) -> None:
         if self._transport.is_closing():
             return
+        self._traffic.note_busy(self)
         with contextlib.suppress(h2.exceptions.ProtocolError):  # it is closed already
             self._h2.close_connection(code)
         self.flush()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import Any, Protocol
 
 import h2.exceptions
 from starlette.types import ASGIApp, Message, Scope
 
-from mitos.server.http.websocket import WRITE_STALL_S
+from mitos.server.http.deadline import WRITE_STALL_S
 
 __all__ = ["Stream"]
 
@@ -63,7 +62,7 @@ class Stream:
         self.untaken = 0
         self._connection = connection
         self._scope = scope
-        self._body: deque[tuple[bytes, int]] = deque()
+        self._body = bytearray()
         self._has_news = asyncio.Event()
         self._has_window = asyncio.Event()
         self._is_gone = False
@@ -74,7 +73,8 @@ class Stream:
     async def run(self, app: ASGIApp) -> None:
         """Serves the request."""
         try:
-            await app(self._scope, self.receive, self.send)
+            if not self._is_gone:  # a client may give a request up at once
+                await app(self._scope, self.receive, self.send)
         except Exception:  # noqa: BLE001  whatever fails, the stream ends
             _log.exception("unexpected error")
         finally:
@@ -85,10 +85,11 @@ class Stream:
         """The next message for the application."""
         while not self._is_gone and not self.is_answered:
             if self._body:
-                data, size = self._body.popleft()
-                self.untaken -= size
+                data, size = bytes(self._body), self.untaken
+                self._body.clear()
+                self.untaken = 0
                 self._connection.note_taken(self.id, size)
-                return self._request(data, more=bool(self._body) or not self.has_whole_body)
+                return self._request(data, more=not self.has_whole_body)
             if self.has_whole_body and not self._has_told_end:
                 return self._request(b"", more=False)
             self._has_news.clear()
@@ -169,7 +170,10 @@ class Stream:
             data: its bytes.
             size: what it costs of the windows, padding included.
         """
-        self._body.append((data, size))
+        if not data:
+            self._connection.note_taken(self.id, size)
+            return
+        self._body += data
         self.untaken += size
         self._has_news.set()
 

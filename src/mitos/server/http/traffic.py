@@ -37,7 +37,7 @@ class Waiting(Connected, Protocol):
     """A connection that waits for its client's next request."""
 
     def give_way(self) -> None:
-        """Closes it, since others need the room."""
+        """Closes it at once, since others need the room."""
 
 
 class Traffic:
@@ -89,7 +89,9 @@ class Traffic:
             return True
         if not self._waiting:
             return False
-        next(iter(self._waiting)).give_way()
+        oldest = next(iter(self._waiting))
+        self.note_busy(oldest)
+        oldest.give_way()
         return True
 
     def note_waiting(self, connection: Waiting) -> None:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+from wsproto.events import Ping
 
-from mitos.server.http.deadline import Deadline
+from mitos.server.http.deadline import WriteStall
 
-__all__ = ["WRITE_STALL_S", "WebSocketConnection"]
+__all__ = ["WebSocketConnection"]
 
-WRITE_STALL_S = 120.0
-"""How long a client may take nothing of what it is sent."""
+MAX_UNSENT_BYTES = 64 * 1024
+"""Of what a client has yet to take, above which its pings are not answered.
+
+RFC 6455, section 5.5.3, has the most recent one answered.
+"""
 
 
 class WebSocketConnection(WSProtocol):
     """One WebSocket, taken over from HTTP/1.1 with its handshake."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._stalled = Deadline(WRITE_STALL_S, self.abort)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._stalled = WriteStall(transport)
+        if transport.get_write_buffer_size():  # of an answer before the handshake
+            self.pause_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stalled.stop()
@@ -33,6 +38,11 @@ class WebSocketConnection(WSProtocol):
     def resume_writing(self) -> None:
         self._stalled.stop()
         super().resume_writing()
+
+    def handle_ping(self, event: Ping) -> None:
+        """Answers it, unless what was sent before has not been taken."""
+        if self.transport.get_write_buffer_size() <= MAX_UNSENT_BYTES:
+            super().handle_ping(event)
 
     def abort(self) -> None:
         """Ends the connection at once."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
+import socket
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 from mitos.agent.tunnel import Tunnel
 from mitos.node.lifecycle.sandbox import SandboxRecord
@@ -20,6 +22,9 @@ __all__ = ["Forwards"]
 
 MAX_FORWARDS = 16
 """Listeners of one sandbox."""
+
+MAX_CONNECTIONS = 64
+"""To all listeners of one sandbox at the same time; more are closed at once."""
 
 READ_BYTES = 64 * 1024
 
@@ -35,6 +40,7 @@ class Forwards:
     def __init__(self, events: EventFeed, tenants: Tenants) -> None:
         self._tenants = tenants
         self._listeners: dict[str, list[asyncio.Server]] = defaultdict(list)
+        self._connections: Counter[str] = Counter()
         events.listen(self._note)
 
     async def open(self, sandbox_id: str, port: int) -> str:
@@ -45,9 +51,12 @@ class Forwards:
         """
         tenant = self._tenants.current()
         tenant.agent(sandbox_id)
+        sandbox = tenant.get_sandbox(sandbox_id)
 
         async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await _carry(tenant, sandbox_id, port, reader, writer)
+            with contextlib.closing(writer), self._counted(sandbox.uid) as is_one_too_many:
+                if not is_one_too_many:
+                    await _carry(tenant, sandbox_id, port, reader, writer)
 
         listener = await asyncio.start_server(carry, "127.0.0.1", 0)
         try:
@@ -69,6 +78,17 @@ class Forwards:
             )
         listeners.append(listener)
 
+    @contextlib.contextmanager
+    def _counted(self, uid: str) -> Iterator[bool]:
+        """Counts a connection to a sandbox; True when there are too many."""
+        self._connections[uid] += 1
+        try:
+            yield self._connections[uid] > MAX_CONNECTIONS
+        finally:
+            self._connections[uid] -= 1
+            if not self._connections[uid]:
+                del self._connections[uid]
+
     def _note(self, event: Event) -> None:
         if event.kind in (EventKind.ENDED, EventKind.RENAMED) and event.sandbox is not None:
             for listener in self._listeners.pop(event.sandbox.uid, ()):
@@ -82,8 +102,9 @@ async def _carry(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
 ) -> None:
-    """Serves one accepted connection; it is closed when the port cannot be reached."""
-    with contextlib.closing(writer), contextlib.suppress(ApiError, ConnectionError):
+    """Serves one accepted connection until either side ends it, or the port cannot be reached."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    with contextlib.suppress(ApiError, ConnectionError):
         async with tenant.agent(sandbox_id).dial(port) as tunnel:
             feeder = asyncio.create_task(_feed(tunnel, reader), name="forward-in")
             try:

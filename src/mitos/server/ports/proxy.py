@@ -41,6 +41,9 @@ MAX_HEAD_BYTES = 64 * 1024
 HEAD_DEADLINE_S = 600.0
 """How long a port may think about a request before it sends the first byte of its answer."""
 
+LOOK_S = 5.0
+"""How often a client that has stalled in its body is looked for, while the port answers."""
+
 _STATUSES = range(200, 600)
 """Of an answer (RFC 9110, section 15)."""
 
@@ -136,10 +139,12 @@ class _Request:
         self._send = send
         self._tunnel = tunnel
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._first: Message | None = None
+        """Of the body, when it was needed before the head could be sent."""
 
     async def carry(self, path: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         """Sends the request and serves the answer; ends early when the client goes."""
-        framed = [*headers, *self._body_framing(), (b"Connection", b"close")]
+        framed = [*headers, *await self._body_framing(), (b"Connection", b"close")]
         try:
             head = h11.Request(method=self._scope["method"], target=path, headers=framed)
             opening = self._connection.send(head)
@@ -151,36 +156,38 @@ class _Request:
         client = asyncio.create_task(self._send_body(), name="expose-body")
         try:
             await asyncio.wait((answer, client), return_when=asyncio.FIRST_COMPLETED)
-            if answer.done() or not client.result():
-                await answer
+            await (answer if answer.done() else client)
         finally:
             for task in (answer, client):
                 task.cancel()
             await asyncio.gather(answer, client, return_exceptions=True)
 
-    def _body_framing(self) -> list[tuple[bytes, bytes]]:
+    async def _body_framing(self) -> list[tuple[bytes, bytes]]:
         """How the port learns where the body ends; HTTP/2 need not say its length."""
         headers = Headers(scope=self._scope)
         if "content-length" in headers:
             return []
-        bodiless = self._scope["method"] in ("GET", "HEAD", "OPTIONS", "DELETE")
-        if "transfer-encoding" in headers or (self._scope["http_version"] == "2" and not bodiless):
-            return [(b"Transfer-Encoding", b"chunked")]
-        return []
+        if self._scope["http_version"] == "2":
+            self._first = await self._receive()
+            has_body = self._first.get("body") or self._first.get("more_body", False)
+        else:
+            has_body = "transfer-encoding" in headers
+        return [(b"Transfer-Encoding", b"chunked")] if has_body else []
 
-    async def _send_body(self) -> bool:
-        """Passes the body on, then waits; True once the client is gone, False once the port is."""
-        has_more = True
-        while has_more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                return True
+    async def _send_body(self) -> None:
+        """Passes the body on as far as the port takes it, and waits until the client is gone."""
+        message = self._first or await self._receive()
+        while message["type"] != "http.disconnect":
             has_more = message.get("more_body", False)
-            if not await self._pass_on(message.get("body", b""), is_last=not has_more):
-                return False
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        return True
+            is_taken = await self._pass_on(message.get("body", b""), is_last=not has_more)
+            if not (is_taken and has_more):
+                break
+            message = await self._receive()
+        while message["type"] != "http.disconnect":
+            try:
+                message = await self._receive()
+            except ApiError:  # the rest of a body that nobody wants need not come
+                await asyncio.sleep(LOOK_S)
 
     async def _pass_on(self, body: bytes, *, is_last: bool) -> bool:
         try:
@@ -230,9 +237,7 @@ class _Request:
     async def _event(self) -> object:
         while (event := self._connection.next_event()) is h11.NEED_DATA:
             self._connection.receive_data(await self._tunnel.read())
-        if (
-            event is h11.PAUSED
-        ):  # it never comes by itself: whoever waits for the next waits for ever
+        if event is h11.PAUSED:  # whoever waits for the next one waits for ever
             raise h11.RemoteProtocolError("it left HTTP")
         return event
 

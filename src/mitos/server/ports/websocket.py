@@ -18,7 +18,7 @@ from wsproto.events import (
     Request,
     TextMessage,
 )
-from wsproto.utilities import ProtocolError
+from wsproto.utilities import LocalProtocolError, ProtocolError
 
 from mitos.agent.tunnel import Tunnel
 from mitos.wire.errors import ApiError, ConnectCode
@@ -113,6 +113,7 @@ class _Inner:
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
         self._connection = WSConnection(ConnectionType.CLIENT)
+        self._writing = asyncio.Lock()
 
     async def shake_hands(self, request: Request) -> AcceptConnection | RejectConnection:
         """Asks for the upgrade; what the port says to it.
@@ -120,7 +121,7 @@ class _Inner:
         Raises:
             ProtocolError: it says nothing that is an answer.
         """
-        await self._tunnel.write(self._connection.send(request))
+        await self._tell(request)
         while True:
             for event in self._connection.events():
                 if isinstance(event, (AcceptConnection, RejectConnection)):
@@ -133,13 +134,11 @@ class _Inner:
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 code = message.get("code") or NO_STATUS
-                closing = CloseConnection(code=CLOSE_GONE if code == NO_STATUS else code)
-                if self._connection.state is ConnectionState.OPEN:
-                    await self._tunnel.write(self._connection.send(closing))
+                await self._tell(CloseConnection(code=CLOSE_GONE if code == NO_STATUS else code))
                 return
             text, data = message.get("text"), message.get("bytes")
             event: Event = TextMessage(text) if text is not None else BytesMessage(data or b"")
-            if not await self._tunnel.write(self._connection.send(event)):
+            if not await self._tell(event):
                 return
 
     async def serve(self, send: Send) -> None:
@@ -164,12 +163,21 @@ class _Inner:
                         if event.message_finished:
                             await send(message.take())
                     case Ping():
-                        await self._tunnel.write(self._connection.send(event.response()))
+                        await self._tell(event.response())
                     case CloseConnection():
                         code = int(event.code)
                         return (CLOSE_GONE if code == NO_STATUS else code), event.reason or ""
             if not await self._take_in():
                 return CLOSE_GONE, ""
+
+    async def _tell(self, event: Event) -> bool:
+        """Sends one, whole; False when the port takes no more."""
+        async with self._writing:
+            try:
+                data = self._connection.send(event)
+            except LocalProtocolError:  # it has been closed meanwhile
+                return False
+            return await self._tunnel.write(data)
 
     async def _take_in(self) -> bool:
         """Waits for bytes from the port; False when it has gone.
