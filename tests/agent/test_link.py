@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from mitos.agent import client as client_module
+from mitos.agent import link as link_module
+from mitos.agent.client import AgentClient
 from mitos.agent.link import Link
 from mitos.agent.stream import LinkLostError
 from mitos.engine.fake.pipe import pipe
+from mitos.wire.errors import ApiError
 from mitos.wire.link import (
     INITIAL_CREDIT,
     VERSION,
@@ -22,6 +26,7 @@ from mitos.wire.link import (
     Tag,
 )
 from tests.agent.peer import Peer
+from tests.host.eventually import until
 
 
 @pytest.fixture
@@ -184,3 +189,70 @@ async def test_an_agent_of_another_version_is_refused(ends: tuple[Link, Peer]) -
 
     with pytest.raises(LinkLostError, match="version"):
         await link.hello()
+
+
+async def test_what_comes_of_streams_that_were_left_is_not_kept(
+    ends: tuple[Link, Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent may take no notice of a cancel."""
+    monkeypatch.setattr(link_module, "CANCEL_DEADLINE_S", 0.01)
+    link, peer = ends
+    stream = await link.open(Operation.READ_FILE, Fields())
+    opened = await peer.next()
+    piece = Frame(FrameType.DATA, opened.stream, Channel.OUTPUT, b"x" * 1000)
+    await peer.send(piece)
+    assert await stream.ready(5)
+
+    await link.end_stream(stream)
+    await peer.send(piece, piece)
+    await until(lambda: stream._receive_credit == INITIAL_CREDIT - 3000)
+
+    assert not stream._chunks
+    assert not link.lost.is_set()
+
+
+async def test_an_agent_that_never_ends_streams_is_given_up(
+    ends: tuple[Link, Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "CANCEL_DEADLINE_S", 0.01)
+    monkeypatch.setattr(link_module, "MAX_LEFT", 5)
+    link, _peer = ends
+    for _ in range(5):
+        await link.end_stream(await link.open(Operation.READ_FILE, Fields()))
+    assert not link.lost.is_set()
+
+    await link.end_stream(await link.open(Operation.READ_FILE, Fields()))
+
+    assert link.lost_error is not None
+    assert link.lost_error.is_violated
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda agent: anext(agent.read_file("/f")),
+        lambda agent: anext(agent.watch("/d", recursive=False)),
+        lambda agent: agent.list_directory("/d"),
+    ],
+    ids=["read", "watch", "list"],
+)
+async def test_an_agent_that_ends_its_output_and_not_its_stream_holds_up_nobody_for_ever(
+    ends: tuple[Link, Peer],
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[[AgentClient], Awaitable[object]],
+) -> None:
+    monkeypatch.setattr(client_module, "TRANSFER_DEADLINE_S", 0.1)
+    monkeypatch.setattr(link_module, "CANCEL_DEADLINE_S", 0.01)
+    link, peer = ends
+
+    async def lost() -> ApiError:
+        raise AssertionError("it is there")
+
+    calling = asyncio.ensure_future(call(AgentClient(link, lost)))
+    opened = await peer.next()
+    await peer.send(Frame(FrameType.EOF, opened.stream, Channel.OUTPUT))
+
+    with pytest.raises(ApiError) as caught:
+        async with asyncio.timeout(10):
+            await calling
+    assert "exec_timeout" == caught.value.code

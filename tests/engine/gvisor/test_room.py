@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import threading
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,6 +14,7 @@ from mitos.engine.gvisor import room
 from mitos.engine.gvisor.image import Size
 from mitos.engine.gvisor.room import Room
 from mitos.host.cgroup import Hierarchy, Memory
+from tests.host.eventually import until
 
 MIB = 1 << 20
 LIMIT = 512 * MIB
@@ -252,3 +254,31 @@ def test_more_objects_need_more_room() -> None:
     assert idle < 160 * MIB
     assert full > 900 * MIB
     assert room.to_restore(Size(objects_bytes=0, pages_bytes=400 * MIB)) < 128 * MIB
+
+
+async def test_who_is_cancelled_while_the_limit_is_raised_leaves_it_as_it_was(
+    group: Group, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_writing, may_write = threading.Event(), threading.Event()
+    write = group.set_memory_limit
+
+    def set_slowly(name: str, limit_bytes: int) -> None:
+        is_writing.set()
+        may_write.wait(10)
+        write(name, limit_bytes)
+
+    monkeypatch.setattr(group, "set_memory_limit", set_slowly)
+
+    async def work() -> None:
+        async with make(group, clock).raised(WORK, Kernel(group).give_back):
+            pytest.fail("it was cancelled before")
+
+    working = asyncio.create_task(work())
+    await until(is_writing.is_set)
+    working.cancel()
+    await asyncio.sleep(0.01)
+    may_write.set()
+    with pytest.raises(asyncio.CancelledError):
+        await working
+
+    assert [LIMIT + WORK, LIMIT] == group.limits

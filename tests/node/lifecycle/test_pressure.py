@@ -6,6 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from mitos.engine.base import EngineError, Usage
 from mitos.node.lifecycle.pressure import LOW_BYTES, Pressure
 
@@ -95,4 +97,16 @@ async def test_nobody_ends_while_there_is_memory() -> None:
         await host.look()
 
     assert [] == host.ended
+    await host.pressure.close()
+
+
+async def test_nobody_ends_for_what_something_else_took(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host(large=(900, 901), small=(20, 15), idle=(20, 25))
+    host.available = LOW_BYTES - 1
+
+    for _ in range(5):
+        await host.look()
+
+    assert [] == host.ended
+    assert 1 == caplog.text.count("no sandbox has taken it")
     await host.pressure.close()

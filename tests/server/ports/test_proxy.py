@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -11,7 +12,9 @@ from unittest import mock
 import pytest
 
 from mitos.server import app
+from mitos.server.ports import proxy
 from mitos.server.settings import ServerSettings
+from mitos.wire.errors import ApiError
 from tests.server.asgi import Answer, ask
 
 EXPOSE = "/v1/sandboxes/sb-1/expose/8000/"
@@ -106,3 +109,75 @@ async def test_a_page_from_the_expose_route_cannot_use_the_route(method: str) ->
         answer = await ask(built, method, EXPOSE, headers)
         assert (answer.status, answer.json()["error"]["code"]) == (403, "forbidden")
     assert node.asked == b""
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+async def test_a_body_without_a_length_comes_to_the_program(method: str) -> None:
+    """HTTP/2 need not say one."""
+    node: Any = ScriptedPort(page())
+
+    answer = await ask(app.build(node, ServerSettings()), method, EXPOSE, body=b"the body")
+
+    assert 200 == answer.status
+    head, _, body = node.asked.partition(b"\r\n\r\n")
+    assert b"transfer-encoding: chunked" in head.lower()
+    assert b"8\r\nthe body\r\n0\r\n\r\n" == body
+
+
+async def test_a_request_without_a_body_has_no_framing() -> None:
+    node: Any = ScriptedPort(page())
+
+    await ask(app.build(node, ServerSettings()), "GET", EXPOSE)
+
+    assert b"chunked" not in node.asked
+
+
+class EndlessPort(ScriptedPort):
+    """Takes no body, and never ends its answer."""
+
+    def __init__(self) -> None:
+        super().__init__(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+
+    async def write(self, data: bytes) -> bool:
+        self.asked += data
+        return data.startswith(b"POST")
+
+    async def read(self) -> bytes:
+        return await super().read() or await asyncio.Event().wait()  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("stalls", [False, True])
+async def test_a_client_that_leaves_is_seen_also_when_the_program_wants_no_body(
+    monkeypatch: pytest.MonkeyPatch, *, stalls: bool
+) -> None:
+    monkeypatch.setattr(proxy, "LOOK_S", 0.01)
+    body = {"type": "http.request", "body": b"part", "more_body": True}
+    messages: list[Any] = [body, body]
+    messages += [ApiError("canceled", "it stalled")] * 2 * stalls
+    messages += [{"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.01)
+        message = messages.pop(0)
+        if isinstance(message, ApiError):
+            raise message
+        return message
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "http_version": "1.1",
+        "scheme": "http",
+        "headers": [(b"host", b"a"), (b"content-length", b"100")],
+    }
+    port: Any = EndlessPort()
+    request = proxy._Request(scope, receive, send, port)
+    async with asyncio.timeout(10):
+        await request.carry(b"/", [(b"Host", b"a"), (b"Content-Length", b"100")])
+
+    assert [] == messages
+    assert ["http.response.start"] == [message["type"] for message in sent]
