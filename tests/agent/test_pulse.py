@@ -211,6 +211,20 @@ async def test_a_server_that_stood_still_itself_blames_nobody(machine: Machine) 
     assert (await stream.finish()).status is Status.OK
 
 
+async def test_a_server_that_is_always_late_notices_too(machine: Machine) -> None:
+    async def delay() -> None:
+        while True:
+            time.sleep(3 * pulse.STEP_S)  # noqa: ASYNC251
+            await asyncio.sleep(0)
+
+    delaying = asyncio.create_task(delay())
+    stream = await machine.link.open(Operation.EXEC, Fields())
+
+    await fails(stream.read())
+
+    delaying.cancel()
+
+
 async def test_silence_is_expected_while_a_machine_is_paused(machine: Machine) -> None:
     stream = await machine.link.open(Operation.EXEC, Fields())
     with machine.link.clock.held(), pytest.raises(TimeoutError):

@@ -7,7 +7,8 @@ An agent may also answer while a process of its machine on the host is stopped, 
 process hangs. So while calls are open the engine is asked for such a process.
 
 Time is counted in small steps: where this process stood still itself, the agent did too, and that
-is no silence of its own.
+is no silence of its own. One step of it counts all the same: else a server that is always late
+would never notice.
 """
 
 from __future__ import annotations
@@ -149,12 +150,13 @@ class Pulse:
                 break
             before, at = at, time.monotonic()
             if at - before > 2 * STEP_S:
-                continue  # this process had no time itself
-            spent_before, spent = spent, await self._read_cpu()
-            silent_s += at - before
-            is_busy = spent - spent_before > _BUSY_SHARE * STEP_S or is_crowded()
-            waits = is_busy and self.stopped is None
-            idle_s = 0.0 if waits else idle_s + at - before
+                silent_s += STEP_S  # this process had no time itself
+            else:
+                spent_before, spent = spent, await self._read_cpu()
+                silent_s += at - before
+                is_busy = spent - spent_before > _BUSY_SHARE * STEP_S or is_crowded()
+                waits = is_busy and self.stopped is None
+                idle_s = 0.0 if waits else idle_s + at - before
             if self.responsive and (idle_s >= SILENCE_S or silent_s >= BUSY_SILENCE_S):
                 self._set(responsive=False)
         if not self.responsive:
