@@ -4,7 +4,8 @@
 // Go collects when the heap has doubled since the last collection. The kernel of a fresh sandbox
 // has 4 MiB, so it would collect several times during a restore, which is what a fork waits for.
 // And a sandbox that has become idle would not collect at all: what 16,000 closed connections left
-// behind would stay for ever, and count against the sandbox's memory.
+// behind would stay for ever, and count against the sandbox's memory. Where its guest leaves little
+// of that memory, garbage alone could end it: there the kernel collects early (limit.go).
 package collector
 
 import (
@@ -51,8 +52,9 @@ func ForCommand() {
 // ForSandbox is for the kernel of a sandbox. It returns at once; what it starts runs on.
 func ForSandbox() {
 	debug.SetGCPercent(100 * floorBytes / goMinimumBytes)
-	afterEachCollection(setPace)
-	go giveBackWhenIdle(time.Sleep)
+	room := newRoom()
+	afterEachCollection(func() { setPace(); room.follow() })
+	go giveBackWhenIdle(time.Sleep, room.look)
 }
 
 // Percentage is the heap's growth, in percent of what lives, after which to collect next.
@@ -79,14 +81,15 @@ func afterEachCollection(call func()) {
 }
 
 // giveBackWhenIdle collects and gives memory back to the host once a burst of work is over. It
-// looks every second while there is work, and ever more rarely while there is none.
-func giveBackWhenIdle(sleep func(time.Duration)) {
+// looks every second while there is work or memory is scarce, and ever more rarely while neither is.
+func giveBackWhenIdle(sleep func(time.Duration), isScarce func() bool) {
 	wait, again := firstLook, firstAgain
 	seen, clean := allocated(), allocated()
 	var since time.Duration // the last collection of ours
 	for {
 		sleep(wait)
 		since += wait
+		scarce := isScarce()
 		now := allocated()
 		idle := now-seen < idleBytes
 		seen = now
@@ -98,7 +101,9 @@ func giveBackWhenIdle(sleep func(time.Duration)) {
 		case since >= again && read("/gc/heap/live:bytes") >= largeBytes:
 			again = min(2*again, lastAgain)
 		default:
-			wait = min(2*wait, lastLook)
+			if wait = min(2*wait, lastLook); scarce {
+				wait = firstLook
+			}
 			continue
 		}
 		debug.FreeOSMemory()

@@ -60,7 +60,7 @@ func TestAnIdleProcessGivesItsMemoryBack(t *testing.T) {
 			close(stop)
 			select {}
 		}
-	})
+	}, func() bool { return false })
 	<-stop
 	if gave := released() - before; gave < 100*mib {
 		t.Errorf("gave back %d MiB of 128", gave/mib)
@@ -89,7 +89,7 @@ func TestALargeIdleHeapIsLookedAtAgain(t *testing.T) {
 			close(stop)
 			select {}
 		}
-	})
+	}, func() bool { return false })
 	<-stop
 	if len(collections) != 3 {
 		t.Fatalf("in ten minutes it collected at %v", collections)

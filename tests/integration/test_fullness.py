@@ -67,6 +67,11 @@ import subprocess
 sleepers = [subprocess.Popen(["sleep", "1000"]) for _ in range(60)]
 """
 
+OPEN_AGAIN_AND_AGAIN = """
+for _ in range({times}):
+    open("/workspace/full/one", "w").close()
+"""
+
 WAYS = {
     "heap": NOTHING,
     "a file": ONE_FILE,
@@ -165,6 +170,19 @@ def copy_in_every_way(server: Server, way: str, share: float) -> None:
 
             assert refusal is None or (refusal.code == "quota_exceeded" and refusal.remediation)
             assert full.state() == state, f"after {verb.__name__}"
+
+
+def test_a_full_sandbox_does_not_end_of_what_its_kernel_leaves_behind(server: Server) -> None:
+    """Each opening leaves garbage; the host counts it until the kernel collects."""
+    with server.create() as sandbox:
+        full = Full(server, sandbox)
+        full.run(OPEN_AGAIN_AND_AGAIN.format(times=1))
+        full.fill(NOTHING, 0.99)
+        state = full.state()
+
+        full.run(OPEN_AGAIN_AND_AGAIN.format(times=20_000))
+
+        assert full.state() == state
 
 
 @pytest.mark.parametrize(("way", "share"), [("heap", 0.99), ("closed connections", 0.95)])
