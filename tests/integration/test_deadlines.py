@@ -74,7 +74,10 @@ def keep_command(server: Server, sandbox: str, command: str, *, timeout_s: int) 
         next(answer.iter_raw())
 
 
-@pytest.mark.parametrize("still", ["hibernated", "checkpointed", "forked"])
+@pytest.mark.parametrize(
+    "still",
+    ["hibernated", pytest.param("checkpointed", marks=pytest.mark.matrix), "forked"],
+)
 def test_a_kept_command_goes_on_with_what_was_left(server: Server, still: str) -> None:
     sandbox = server.create()
     keep_command(server, sandbox.id, f"echo up; {SPIN}", timeout_s=6)

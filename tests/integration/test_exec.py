@@ -207,7 +207,7 @@ def agent_bytes(sandbox: mitos.DirectSandbox) -> int:
 @pytest.mark.parametrize(
     "size",
     [
-        pytest.param(512 << 20, id="512 MiB"),
+        pytest.param(256 << 20, id="256 MiB"),
         pytest.param(10 << 30, id="10 GiB", marks=pytest.mark.soak),
     ],
 )

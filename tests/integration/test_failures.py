@@ -323,6 +323,7 @@ def is_crowded(told_s: float) -> bool:
     return os.getloadavg()[0] > 2 * (os.cpu_count() or 1) and told_s < 15
 
 
+@pytest.mark.matrix
 def test_a_host_that_stands_still_loses_no_sandbox(server: Server) -> None:
     row = read_page()["the host stands still for 20 s"]
     assert (row.code, row.fate) == ("nothing", "is kept")

@@ -25,7 +25,7 @@ HUGE_BYTES = 4 << 30
 LARGE = pytest.mark.parametrize(
     "size",
     [
-        pytest.param(512 << 20, id="512 MiB"),
+        pytest.param(256 << 20, id="256 MiB"),
         pytest.param(HUGE_BYTES, id="4 GiB", marks=pytest.mark.soak),
     ],
 )

@@ -59,10 +59,11 @@ def test_a_crowd_of_creates(own: Server, count: int) -> None:
     wait_for_rest(own, before)
 
 
-def test_a_fork_into_sixty_four(own: Server) -> None:
+@pytest.mark.parametrize("count", [16, pytest.param(64, marks=pytest.mark.matrix)])
+def test_a_fork_into_many(own: Server, count: int) -> None:
     sandbox = own.create()
     before = settled(own)
-    ids = [f"child-{number}" for number in range(64)]
+    ids = [f"child-{number}" for number in range(count)]
 
     with asking(own) as health, own.client() as client:
         answer = client.post(f"/v1/sandboxes/{sandbox}/fork", json={"ids": ids}, timeout=120)
@@ -79,14 +80,15 @@ def test_a_fork_into_sixty_four(own: Server) -> None:
     own.end_sandboxes()
 
 
-def test_a_hundred_terminals_that_flood(own: Server) -> None:
+@pytest.mark.parametrize("each", [8, pytest.param(25, marks=pytest.mark.matrix)])
+def test_many_terminals_that_flood(own: Server, each: int) -> None:
     sandboxes = [own.create() for _ in range(4)]
     before = settled(own)
     with contextlib.ExitStack() as open_, asking(own) as health:
         terminals: list[websocket.WebSocket] = [
             open_.enter_context(dial(own, LEGACY, f"sandbox={sandbox}"))
             for sandbox in sandboxes
-            for _ in range(25)
+            for _ in range(each)
         ]
         for terminal in terminals:
             terminal.send(json.dumps(typed(b"yes flood\n")))

@@ -193,7 +193,11 @@ async def _stock_small_machines(own: Server) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("transfer", [write, upload, upload_dir], ids=lambda each: each.__name__)
+@pytest.mark.parametrize(
+    "transfer",
+    [upload, *(pytest.param(each, marks=pytest.mark.matrix) for each in (write, upload_dir))],
+    ids=lambda each: each.__name__,
+)
 def test_an_upload_that_uses_up_the_memory_says_so(
     own: Server, folder: Path, transfer: Transfer
 ) -> None:
