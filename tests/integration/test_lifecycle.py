@@ -16,6 +16,11 @@ from tests.machine import borrow_cache
 pytestmark = pytest.mark.real
 
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.05; done"
+MOVING = """
+until a=$(cat /tmp/count) && [ -n "$a" ]; do sleep .05; done
+until [ "$(cat /tmp/count)" -gt "$a" ]; do sleep .05; done
+"""
+"""Waits for two counts; the file is empty for a moment before each."""
 
 
 def hibernate(server: Server, sandbox: mitos.DirectSandbox) -> None:
@@ -54,8 +59,7 @@ def test_processes_and_files_outlive_ten_pauses(sandbox: mitos.DirectSandbox) ->
         sandbox.resume()
 
     assert "kept" == sandbox.files.read("/workspace/f")
-    moving = 'a=$(cat /tmp/count); until [ "$(cat /tmp/count)" -gt "$a" ]; do sleep .05; done'
-    assert 0 == sandbox.exec(moving, timeout=10).exit_code
+    assert 0 == sandbox.exec(MOVING, timeout=30).exit_code
 
 
 def test_a_hibernated_sandbox_wakes_with_memory_processes_and_files(
@@ -72,8 +76,7 @@ def test_a_hibernated_sandbox_wakes_with_memory_processes_and_files(
     assert "42" == sandbox.run_code("x + 1").text
     assert "Ready" == phase(server, sandbox)
     assert "kept" == sandbox.files.read("/workspace/f")
-    moving = 'a=$(cat /tmp/count); until [ "$(cat /tmp/count)" -gt "$a" ]; do sleep .05; done'
-    assert 0 == sandbox.exec(moving, timeout=10).exit_code
+    assert 0 == sandbox.exec(MOVING, timeout=30).exit_code
     assert [] == list((server.home / "hibernated").iterdir())
 
 
