@@ -24,7 +24,7 @@ import asyncio, re
 from mitos.server.watchdog import watch_loop
 
 async def main():
-    with watch_loop(loop_s=0.2, lock_s=1):
+    with watch_loop(loop_s=0.2, lock_s=0.3):
         await asyncio.sleep(0.5)
         re.match(r"(a+)+$", "a" * 24 + "b")  # computes in C, and never lets the lock go
 
