@@ -213,7 +213,9 @@ class Faults:
 
     def _signal(self, number: signal.Signals) -> int:
         found = self._server.node._parts.registry.find(LOCAL.owner, self._victim().id)
-        pid = int(found.machine.sandbox._kernel.pid)  # type: ignore[attr-defined]
+        if found.running is None:
+            raise LookupError("it has no machine now")
+        pid = int(found.running.machine.sandbox._kernel.pid)  # type: ignore[attr-defined]
         os.kill(pid, number)
         return pid
 
