@@ -134,7 +134,8 @@ async def test_the_end_of_a_machine_that_the_host_refused_a_process_is_put_down_
         async with machine.agent.exec(request) as command:
             async for _ in command:
                 pass
-    os.kill(_pid_of("runsc-sandbox", lab), signal.SIGKILL)
+    with contextlib.suppress(AssertionError):  # Debian's may have ended already
+        os.kill(_pid_of("runsc-sandbox", lab), signal.SIGKILL)
     end = await asyncio.wait_for(machine.machine.wait_end(), _PROMPT_S)
 
     assert end is MachineEnd.PROCESS_LIMIT
