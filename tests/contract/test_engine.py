@@ -15,6 +15,8 @@ from tests.contract.conftest import Subject
 from tests.contract.guest import Client
 
 _PROMPT_S = 5.0
+_WATCHED_S = 0.5
+"""An engine asks a new kernel to tell its end; on a busy host that is heard a moment later."""
 
 
 async def test_an_engine_that_started_says_it_is_usable(subject: Subject) -> None:
@@ -314,6 +316,7 @@ async def test_a_failed_checkpoint_leaves_the_machine_running(subject: Subject) 
 async def test_the_end_of_pid_1_is_noticed(subject: Subject) -> None:
     machine = await subject.boot()
     ending = asyncio.ensure_future(machine.machine.wait_end())
+    await asyncio.sleep(_WATCHED_S)
 
     await machine.machine.link.write(b"\xff" * 64)  # forbidden by the link: the agent exits
 
@@ -325,6 +328,7 @@ async def test_the_end_of_pid_1_is_noticed(subject: Subject) -> None:
 
 async def test_the_end_of_pid_1_of_a_restored_machine_is_noticed(subject: Subject) -> None:
     child = await subject.fork(await subject.boot())
+    await asyncio.sleep(_WATCHED_S)
 
     await child.machine.link.write(b"\xff" * 64)
 
