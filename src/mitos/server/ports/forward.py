@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
 
 from mitos.agent.tunnel import Tunnel
 from mitos.node.lifecycle.sandbox import SandboxRecord
 from mitos.node.state.event import Event, EventFeed, EventKind
 from mitos.node.tenant import Tenant
+from mitos.server.ports.slots import Slots
 from mitos.server.tenant import Tenants
 from mitos.wire.errors import ApiError
 
@@ -40,7 +40,7 @@ class Forwards:
     def __init__(self, events: EventFeed, tenants: Tenants) -> None:
         self._tenants = tenants
         self._listeners: dict[str, list[asyncio.Server]] = defaultdict(list)
-        self._connections: Counter[str] = Counter()
+        self._connections: Slots[str] = Slots()
         events.listen(self._note)
 
     async def open(self, sandbox_id: str, port: int) -> str:
@@ -54,8 +54,9 @@ class Forwards:
         sandbox = tenant.get_sandbox(sandbox_id)
 
         async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.closing(writer), self._counted(sandbox.uid) as is_one_too_many:
-                if not is_one_too_many:
+            slot = self._connections.take(sandbox.uid, MAX_CONNECTIONS)
+            with contextlib.closing(writer), slot as is_taken:
+                if is_taken:
                     await _carry(tenant, sandbox_id, port, reader, writer)
 
         listener = await asyncio.start_server(carry, "127.0.0.1", 0)
@@ -77,17 +78,6 @@ class Forwards:
                 context={"sandbox": sandbox.id},
             )
         listeners.append(listener)
-
-    @contextlib.contextmanager
-    def _counted(self, uid: str) -> Iterator[bool]:
-        """Counts a connection to a sandbox; True when there are too many."""
-        self._connections[uid] += 1
-        try:
-            yield self._connections[uid] > MAX_CONNECTIONS
-        finally:
-            self._connections[uid] -= 1
-            if not self._connections[uid]:
-                del self._connections[uid]
 
     def _note(self, event: Event) -> None:
         if event.kind in (EventKind.ENDED, EventKind.RENAMED) and event.sandbox is not None:

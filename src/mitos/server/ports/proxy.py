@@ -11,8 +11,6 @@ bounded, h11 and wsproto parse it, and headers that belong to one connection go 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 
@@ -25,6 +23,7 @@ from mitos.server import errors
 from mitos.server.gate import caller
 from mitos.server.gate.preview import SESSION_COOKIE
 from mitos.server.journal import note_code
+from mitos.server.ports.slots import Slots
 from mitos.server.ports.target import Target
 from mitos.server.ports.websocket import carry_websocket
 from mitos.server.tenant import Tenants
@@ -90,7 +89,7 @@ class PortProxy:
 
     def __init__(self, tenants: Tenants) -> None:
         self._tenants = tenants
-        self._open: dict[tuple[str, str], int] = defaultdict(int)
+        self._slots: Slots[tuple[str, str]] = Slots()
 
     async def carry(self, scope: Scope, receive: Receive, send: Send, target: Target) -> None:
         """Serves one request or WebSocket from the port.
@@ -103,7 +102,14 @@ class PortProxy:
         tenant = self._tenants.of(asking.principal)
         record = tenant.get_sandbox(target.sandbox_id)
         asking.check_reach(target.sandbox_id, target.port, uid=record.uid)
-        with self._slot(asking.principal.owner, target.sandbox_id):
+        key = asking.principal.owner, target.sandbox_id
+        with self._slots.take(key, MAX_REQUESTS) as is_taken:
+            if not is_taken:
+                raise ApiError(
+                    "too_many_streams",
+                    f"sandbox {target.sandbox_id} serves {MAX_REQUESTS} requests already",
+                    context={"sandbox": target.sandbox_id},
+                )
             agent = tenant.agent(target.sandbox_id)
             async with agent.dial(target.port) as tunnel:
                 headers = list(_request_headers(scope))
@@ -111,23 +117,6 @@ class PortProxy:
                     await carry_websocket(scope, receive, send, tunnel, target.path, headers)
                 else:
                     await _Request(scope, receive, send, tunnel).carry(target.path, headers)
-
-    @contextlib.contextmanager
-    def _slot(self, owner: str, sandbox_id: str) -> Iterator[None]:
-        key = owner, sandbox_id
-        if self._open[key] >= MAX_REQUESTS:
-            raise ApiError(
-                "too_many_streams",
-                f"sandbox {sandbox_id} serves {MAX_REQUESTS} requests already",
-                context={"sandbox": sandbox_id},
-            )
-        self._open[key] += 1
-        try:
-            yield
-        finally:
-            self._open[key] -= 1
-            if not self._open[key]:
-                del self._open[key]
 
 
 class _Request:
