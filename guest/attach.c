@@ -42,6 +42,7 @@ const struct operation attach_operation = {
 	.control = command_on_control,
 	.cancel = command_on_cancel,
 	.forget = command_on_forget,
+	.abandon = command_on_abandon,
 };
 
 static void put_command(const struct command *command, void *context)

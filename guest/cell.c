@@ -149,16 +149,29 @@ static void drop_cell(struct cell *cell)
 	cell_free(cell);
 }
 
-static void on_cancel(struct stream *stream)
+/* Interrupts the cell if it runs; true when it does not: it is gone. */
+static bool stop_cell(struct cell *cell)
 {
-	struct cell *cell = stream->owner;
 	if (!is_running(cell)) {
 		drop_cell(cell);
-		stream_close(stream, STATUS_CANCELED, NULL);
-		return;
+		return true;
 	}
 	cell->canceled = true;
 	kernel_interrupt(cell->kernel);
+	return false;
+}
+
+static void on_cancel(struct stream *stream)
+{
+	if (stop_cell(stream->owner))
+		stream_close(stream, STATUS_CANCELED, NULL);
+}
+
+static void on_abandon(struct stream *stream)
+{
+	struct cell *cell = stream->owner;
+	cell->stream = NULL;
+	stop_cell(cell);
 }
 
 /* A complete cell still runs, in its turn; one that was still being sent goes. */
@@ -180,4 +193,5 @@ const struct operation run_code_operation = {
 	.input_end = on_input_end,
 	.cancel = on_cancel,
 	.forget = on_forget,
+	.abandon = on_abandon,
 };

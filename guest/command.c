@@ -251,6 +251,15 @@ void command_on_forget(struct stream *stream)
 		command->deadline_ns = INT64_MAX;
 }
 
+/* As after a broken connection: what is kept runs on, and nobody can find the rest again. */
+void command_on_abandon(struct stream *stream)
+{
+	struct command *command = stream->owner;
+	command->stream = command->feeder = NULL;
+	if (!command->keep)
+		command->canceled = command->killing = true;
+}
+
 /* ---- output ---- */
 
 static bool wants_output(const struct command *command)

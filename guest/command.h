@@ -68,6 +68,7 @@ void command_say(struct command *command, enum channel channel, const uint8_t *d
 void command_on_control(struct stream *stream, uint8_t code, struct fields fields);
 void command_on_cancel(struct stream *stream);
 void command_on_forget(struct stream *stream);
+void command_on_abandon(struct stream *stream);
 
 /* The event loop's part. */
 void command_prepare(void);

@@ -152,4 +152,5 @@ const struct operation exec_operation = {
 	.control = command_on_control,
 	.cancel = command_on_cancel,
 	.forget = command_on_forget,
+	.abandon = command_on_abandon,
 };

@@ -21,11 +21,6 @@ enum { ENTROPY_FIRST = 32, ENTROPY_LAST = 256, HOSTNAME_LIMIT = 64, MACHINE_ID_S
 
 static const int64_t CONFIRM_LIMIT_NS = (int64_t)5 * 1000000000;
 
-static struct field_copy {
-	uint8_t *value;
-	size_t size;
-} token; /* this sandbox's secret, for the operations that will need it */
-
 /* The IDENTIFY that waits for the kernels and the hooks. */
 static struct stream *waiting;
 static bool waits_for_hooks;
@@ -93,17 +88,6 @@ static int stir(const struct field *entropy)
 	return error;
 }
 
-static void keep_token(struct fields fields)
-{
-	struct field field;
-	if (!fields_find(fields, TAG_TOKEN, &field))
-		return;
-	if (token.value)
-		explicit_bzero(token.value, token.size);
-	free(token.value);
-	token = (struct field_copy){(uint8_t *)must_copy(field.value, field.length), field.length};
-}
-
 /* The kernels' seed is not the bytes that went to the system: who sees one must not know the other. */
 static void reseed_kernels(const struct field *entropy, struct fields fields)
 {
@@ -137,7 +121,7 @@ static int apply(struct fields fields, const char **doing)
 		*doing = "stir entropy";
 		error = stir(&field);
 	}
-	keep_token(fields);
+	stream_identify(fields);
 	return error;
 }
 

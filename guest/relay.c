@@ -324,6 +324,7 @@ const struct operation accept_operation = {
 	.control = on_accept_control,
 	.cancel = on_cancel,
 	.forget = on_forget_accept,
+	.abandon = on_forget,
 };
 
 void relay_part(void)

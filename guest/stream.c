@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "stream.h"
 
 #include "poller.h"
@@ -18,6 +19,7 @@ enum {
 	STREAM_LIMIT = 256,
 	/* Credit goes back in portions: fewer frames, and the peer still has most of it. */
 	CREDIT_PORTION = INITIAL_CREDIT / 4,
+	NONCE_SIZE = 32,
 };
 
 static struct buffer incoming, outgoing;
@@ -25,6 +27,13 @@ static struct stream *streams;
 static size_t stream_count;
 static bool frozen;
 static int read_place, write_place;
+
+static const char *build;
+static struct secret {
+	uint8_t *value;
+	size_t size;
+} token;                 /* what a new server of this sandbox knows; empty before the first IDENTIFY */
+static char *sandbox_id; /* of the last IDENTIFY, or NULL */
 
 _Noreturn static void give_up(const char *reason)
 {
@@ -39,13 +48,36 @@ static void send_frame(enum frame_type type, uint32_t id, uint8_t channel, const
 	buffer_append(&outgoing, payload, length);
 }
 
-void stream_start(const char *build)
+static void send_hello(void)
 {
 	struct buffer fields = {0};
 	field_put_uint(&fields, TAG_VERSION, LINK_VERSION);
 	field_put_text(&fields, TAG_BUILD, build);
+	if (sandbox_id)
+		field_put_text(&fields, TAG_SANDBOX_ID, sandbox_id);
 	send_frame(FRAME_HELLO, 0, 0, buffer_data(&fields), buffer_size(&fields));
 	buffer_free(&fields);
+}
+
+void stream_start(const char *own_build)
+{
+	build = own_build;
+	send_hello();
+}
+
+void stream_identify(struct fields fields)
+{
+	struct field field;
+	if (fields_find(fields, TAG_TOKEN, &field)) {
+		if (token.value)
+			explicit_bzero(token.value, token.size);
+		free(token.value);
+		token = (struct secret){(uint8_t *)must_copy(field.value, field.length), field.length};
+	}
+	if (fields_find(fields, TAG_SANDBOX_ID, &field)) {
+		free(sandbox_id);
+		sandbox_id = must_copy(field.value, field.length);
+	}
 }
 
 void stream_prepare(void)
@@ -106,8 +138,8 @@ static void thaw(void)
 	clock_release();
 }
 
-/* This is now a forked child: the parent's streams go without a word. */
-static void forget_all(void)
+/* All streams go without a word: this is a forked child now, or `abandoned`, by a server that is no more. */
+static void forget_all(bool abandoned)
 {
 	struct stream *stream = streams;
 	streams = NULL;
@@ -115,8 +147,11 @@ static void forget_all(void)
 	thaw();
 	while (stream) {
 		struct stream *next = stream->next;
-		if (stream->operation->forget)
-			stream->operation->forget(stream);
+		const struct operation *operation = stream->operation;
+		if (abandoned && operation->abandon)
+			operation->abandon(stream);
+		else if (operation->forget)
+			operation->forget(stream);
 		free(stream);
 		stream = next;
 	}
@@ -127,7 +162,7 @@ static void on_open(const struct frame *frame)
 	if (frame->stream % 2 == 0)
 		give_up("the server opened a stream with an even id");
 	if (is_forked_identity(frame))
-		forget_all();
+		forget_all(false);
 	if (find_stream(frame->stream))
 		give_up("the server opened a stream that is open");
 	struct stream *stream = must_allocate(sizeof *stream);
@@ -254,16 +289,41 @@ static void decode_incoming(void)
 	}
 }
 
+/* A new server's first word, the token and a nonce, in one piece: it writes when all before was read. */
+static bool is_first_word(const uint8_t *data, size_t size)
+{
+	return token.size > 0 && size >= token.size + NONCE_SIZE && memcmp(data, token.value, token.size) == 0;
+}
+
+/* Goes on with a new server. What an earlier one has half said is void, and so is what it was half told: the nonce
+ * shows the new one where frames begin again. */
+static void start_over(const uint8_t *data, size_t size)
+{
+	size_t word = token.size + NONCE_SIZE;
+	struct buffer rest = {0};
+	buffer_free(&outgoing);
+	forget_all(true);
+	buffer_append(&outgoing, data + token.size, NONCE_SIZE);
+	send_hello();
+	buffer_append(&rest, data + word, size - word);
+	buffer_free(&incoming);
+	incoming = rest;
+}
+
 void stream_receive(void)
 {
 	if (!poller_ready(read_place))
 		return;
-	ssize_t got = read(STDIN_FILENO, buffer_reserve(&incoming, READ_SIZE), READ_SIZE);
+	uint8_t *data = buffer_reserve(&incoming, READ_SIZE);
+	ssize_t got = read(STDIN_FILENO, data, READ_SIZE);
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (got <= 0)
 		give_up(got == 0 ? "the server is gone" : strerror(errno));
-	buffer_commit(&incoming, (size_t)got);
+	if (is_first_word(data, (size_t)got))
+		start_over(data, (size_t)got);
+	else
+		buffer_commit(&incoming, (size_t)got);
 	decode_incoming();
 }
 

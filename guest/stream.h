@@ -18,8 +18,11 @@ struct operation {
 	void (*input_end)(struct stream *stream);
 	void (*control)(struct stream *stream, uint8_t code, struct fields fields);
 	void (*cancel)(struct stream *stream);
-	/* The stream vanishes without a CLOSE (a fork); `stream` is freed after the call. */
+	/* The stream vanishes without a CLOSE: this is a forked child now, or the server is another one. `stream` is
+	 * freed after the call. */
 	void (*forget)(struct stream *stream);
+	/* For the second case, where it differs: nobody waits for the work any more. As `forget` if NULL. */
+	void (*abandon)(struct stream *stream);
 };
 
 struct stream {
@@ -36,7 +39,10 @@ struct stream {
 extern const struct operation *const operations[];
 extern const size_t operation_count;
 
+/* `build` stays the caller's, for ever. */
 void stream_start(const char *build);
+/* Takes over what an IDENTIFY says of the link: by its token a later server shows that it may go on with it. */
+void stream_identify(struct fields fields);
 /* Adds the link to the next wait. */
 void stream_prepare(void);
 /* Reads what has arrived and calls the operations. Ends the program on a violation or a lost link. */

@@ -155,3 +155,20 @@ async def test_a_pipe_that_nobody_holds_cannot_be_opened(peer: Peer) -> None:
         PipeStream.open(source=peer.source, sink=peer.sink)
 
     assert descriptors() - before == set()
+
+
+async def test_drained_waits_for_what_an_earlier_process_wrote(peer: Peer) -> None:
+    earlier = PipeStream.open(source=peer.source, sink=peer.sink)
+    await earlier.write(b"left")
+    await earlier.close()
+    stream = PipeStream.open(source=peer.source, sink=peer.sink)
+    waiting = asyncio.ensure_future(stream.drained())
+    await asyncio.sleep(0.02)
+    assert not waiting.done()
+
+    assert b"left" == os.read(peer.into, 100)
+
+    await waiting
+    await stream.close()
+    with pytest.raises(ConnectionResetError):
+        await stream.drained()

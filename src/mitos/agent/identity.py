@@ -84,13 +84,22 @@ def make_identity(
     sandbox_id: str,
     random_bytes: Callable[[int], bytes],
     environment: Mapping[str, str] = MappingProxyType({}),
+    *,
+    token: str | None = None,
 ) -> Identity:
-    """A new identity; `random_bytes` must be cryptographically strong."""
+    """A new identity.
+
+    Args:
+        sandbox_id: whose it is.
+        random_bytes: must be cryptographically strong.
+        environment: variables of the sandbox.
+        token: by which a later server takes the link over; None: none can.
+    """
     return Identity(
         sandbox_id=sandbox_id,
         generation=random_bytes(16),
         entropy=random_bytes(ENTROPY_SIZE),
         machine_id=random_bytes(16).hex(),
-        token=random_bytes(32).hex(),
+        token=random_bytes(32).hex() if token is None else token,
         environment=environment,
     )

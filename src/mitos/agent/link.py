@@ -24,6 +24,7 @@ from weakref import WeakValueDictionary
 from mitos.agent.outbox import Outbox
 from mitos.agent.pulse import Pulse, Watched
 from mitos.agent.stream import LinkLostError, LinkStream, StreamFailedError, UnresponsiveError
+from mitos.agent.takeover import Takeover
 from mitos.engine.base import ByteStream
 from mitos.host.stopwatch import Stopwatch
 from mitos.wire.link import (
@@ -57,15 +58,21 @@ class Link:
     Args:
         stream: the machine's bytes; owned by the link from now on.
         machine: asked why its agent is silent; None: there is nothing to ask.
+        token: of a machine that an earlier server had; the link is taken over, and what is opened
+            waits until it is.
     """
 
-    def __init__(self, stream: ByteStream, machine: Watched | None = None) -> None:
+    def __init__(
+        self, stream: ByteStream, machine: Watched | None = None, *, token: str | None = None
+    ) -> None:
         self.clock = Stopwatch()
         """Time in which the machine ran."""
         self.turns: MutableMapping[str, asyncio.Lock] = WeakValueDictionary()
         """Held by the streams of which the agent runs one after the other."""
         self._bytes = stream
         self._outbox = Outbox(stream)
+        self._takeover = None if token is None else Takeover(stream, token)
+        """Until the agent has answered a new server."""
         self._pulse = Pulse(self._ask_for_life, self._on_pulse, self._is_used, self.clock, machine)
         self._streams: dict[int, LinkStream] = {}
         self._left: set[int] = set()
@@ -82,6 +89,8 @@ class Link:
         self._start(self._read_frames(), "link-reader")
         self._start(self._write_frames(), "link-writer")
         self._start(self._pulse.watch(), "link-pulse")
+        if self._takeover is not None:
+            self._start(self._announce(self._takeover), "link-takeover")
 
     @property
     def is_responsive(self) -> bool:
@@ -98,7 +107,7 @@ class Link:
         await self._bytes.close()
 
     async def hello(self) -> Fields:
-        """Waits for the agent's first frame after a cold boot.
+        """Waits for the agent's first frame after a cold boot, or to a new server.
 
         Raises:
             LinkLostError: the machine ended, or speaks another version.
@@ -201,7 +210,7 @@ class Link:
                 raise self.lost_error
             if not self._pulse.responsive:
                 raise UnresponsiveError(self._pulse.stopped)
-            if self._outbox.has_room:
+            if self._takeover is None and self._outbox.has_room:
                 return
             await self._outbox.wait_for_room()
 
@@ -227,6 +236,13 @@ class Link:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def _announce(self, takeover: Takeover) -> None:
+        try:
+            await takeover.announce()
+            self._pulse.expect()
+        except ConnectionError:
+            self._lose(LinkLostError("the machine ended"))
+
     async def _write_frames(self) -> None:
         try:
             await self._outbox.run()
@@ -237,6 +253,12 @@ class Link:
         decoder = FrameDecoder()
         try:
             while data := await self._bytes.read():
+                if self._takeover is not None:
+                    answer = self._takeover.find(data)
+                    if answer is None:
+                        continue
+                    data, self._takeover = answer, None
+                    self._outbox.wake()
                 self._pulse.note()
                 for frame in decoder.feed(data):
                     self._dispatch(frame)
@@ -270,8 +292,9 @@ class Link:
                 raise LinkError(f"unexpected {frame.type.name} on stream 0")
 
     def _ask_for_life(self) -> None:
-        # Between FREEZE and THAW nothing may be sent; FROZEN is a sign of life as well.
-        if self._frozen is None and self.lost_error is None:
+        # Between FREEZE and THAW nothing may be sent; FROZEN is a sign of life as well, and so is
+        # the answer to a new server.
+        if self._frozen is None and self._takeover is None and self.lost_error is None:
             self._put(Frame(FrameType.PING, payload=secrets.token_bytes(8)))
 
     def _is_used(self) -> bool:

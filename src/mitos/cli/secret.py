@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import shlex
 import stat
-import tempfile
 from pathlib import Path
 
 import click
@@ -67,10 +64,7 @@ def preview_secret(home: Path) -> bytes:
         return given.encode()
     path = home / "preview-secret"
     try:
-        if not path.exists():
-            _make_secret(path)
-        private.tighten(path)
-        secret = path.read_bytes()
+        secret = private.secret(path)
     except OSError as exc:
         raise click.ClickException(
             f"the home folder {home} cannot be used: {exc}. Give one that this user may write to,"
@@ -82,16 +76,6 @@ def preview_secret(home: Path) -> bytes:
             " longer work."
         )
     return secret
-
-
-def _make_secret(path: Path) -> None:
-    """Writes a new secret, whole or not at all; one that another server has just made stays."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}-") as file:
-        file.write(secrets.token_hex(32).encode())
-        file.flush()
-        with contextlib.suppress(FileExistsError):
-            os.link(file.name, path)
 
 
 def _bad_key(text: str) -> click.BadParameter:

@@ -202,6 +202,14 @@ class ByteStream(Protocol):
         """
         ...
 
+    async def drained(self) -> None:
+        """Waits until the other side has read all that was written, also by an earlier process.
+
+        Raises:
+            ConnectionError: the stream is closed.
+        """
+        ...
+
     async def close(self) -> None:
         """Frees the descriptors; pending reads return b"". Idempotent."""
         ...

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import struct
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,9 @@ __all__ = ["PipeStream", "make_pipe"]
 _READ_BYTES = 1 << 18
 # The largest an unprivileged process may ask for by default: fewer wake-ups for big transfers.
 _PIPE_BYTES = 1 << 20
+
+_FIRST_POLL_S, _LAST_POLL_S = 0.001, 0.1
+_INT = struct.Struct("i")
 
 
 def make_pipe(path: Path) -> int:
@@ -92,6 +97,22 @@ class PipeStream:
                     rest = rest[os.write(self._sink, rest) :]
                 except BlockingIOError:
                     await self._ready(self._loop.add_writer, self._loop.remove_writer, self._sink)
+
+    async def drained(self) -> None:
+        """Waits until the other side has read all that was written, also by an earlier process.
+
+        Raises:
+            ConnectionError: the stream is closed.
+        """
+        wait_s = _FIRST_POLL_S
+        while not self._closed:
+            left = fcntl.ioctl(self._sink, termios.FIONREAD, bytes(_INT.size))
+            if _INT.unpack(left) == (0,):
+                return
+            # The kernel tells when there is room in a pipe, and not when it is empty.
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LAST_POLL_S)
+        raise ConnectionResetError("the stream is closed")
 
     async def close(self) -> None:
         """Frees the descriptors; pending reads return b"". Idempotent."""

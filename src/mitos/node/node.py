@@ -37,6 +37,7 @@ from mitos.node.lifecycle.supervisor import Supervisor
 from mitos.node.lifecycle.suspension import Suspension
 from mitos.node.machine.launcher import Launcher
 from mitos.node.machine.pool import Pool
+from mitos.node.machine.token import LinkTokens
 from mitos.node.parts import Parts
 from mitos.node.principal import Principal
 from mitos.node.refusal import storage_errors, translate
@@ -91,11 +92,12 @@ class Node:
             undo.callback(shutil.rmtree, settings.scratch, ignore_errors=True)
             undo.push_async_callback(engine.close)
             await _start(engine)
-            pool = Pool(engine, settings)
+            tokens = LinkTokens.of_home(settings.home)
+            pool = Pool(engine, tokens, settings)
             pool.start()
             undo.push_async_callback(pool.close)
             reaper = Reaper(clock)
-            parts = _assemble(settings, engine, clock, state, pool, reaper)
+            parts = _assemble(settings, engine, clock, state, pool, tokens, reaper)
             await parts.templates.load()
             recover(state, parts.lifecycle, parts.supervisor, parts.creation, parts.snapshot_format)
             parts.supervisor.start([_serve_egress, partial(_serve_self_service, parts.creation)])
@@ -172,10 +174,11 @@ def _assemble(
     clock: Clock,
     state: State,
     pool: Pool,
+    tokens: LinkTokens,
     reaper: Reaper,
 ) -> Parts:
     """The parts, each given what it needs; nothing is begun yet."""
-    launcher = Launcher(engine, pool, settings)
+    launcher = Launcher(engine, pool, tokens, settings)
     freezer = Freezer(engine, settings.freeze_deadline_s)
     registry = Registry(state.sandboxes, settings.quota)
     lifecycle = Lifecycle(state.sandboxes, registry, reaper, clock, settings.idle_timeout_s)

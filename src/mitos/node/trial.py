@@ -17,9 +17,9 @@ from pathlib import Path
 
 from mitos.agent.client import AgentClient
 from mitos.agent.command import ExecRequest
-from mitos.agent.identity import make_identity
+from mitos.agent.identity import Identity, make_identity
 from mitos.agent.link import Link
-from mitos.engine.base import Engine, EngineError, EngineFault, MachineSpec, Resources
+from mitos.engine.base import Engine, EngineError, EngineFault, Machine, MachineSpec, Resources
 from mitos.host.rootfs import RootFilesystem, RootKind
 from mitos.images import guest
 from mitos.node.machine.running import RunningMachine, destroy, restore
@@ -85,8 +85,7 @@ async def _try_out(engine: Engine, step: _Step) -> None:
 
         step.name = "restore"
         blank = await engine.prepare(spec)
-        identity = make_identity(blank.id, os.urandom)
-        copy = await restore(engine, blank, snapshot, identity=identity, deadline_s=_ANSWER_S)
+        copy = await restore(engine, blank, snapshot, identity_of=_identity, deadline_s=_ANSWER_S)
         undo.push_async_callback(destroy, engine, copy)
         agent = AgentClient(copy.link, functools.partial(_ended, copy.machine.id))
         if b"".join([chunk async for chunk in agent.read_file(_NOTE)]) != _WRITTEN:
@@ -99,6 +98,10 @@ async def _try_out(engine: Engine, step: _Step) -> None:
                 pass
         if command.exit is None or command.exit.error:
             raise ValueError(command.exit.error if command.exit else "the program did not end")
+
+
+def _identity(machine: Machine) -> Identity:
+    return make_identity(machine.id, os.urandom)
 
 
 async def _ended(machine_id: str) -> ApiError:

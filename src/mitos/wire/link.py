@@ -22,6 +22,7 @@ __all__ = [
     "HEADER_SIZE",
     "INITIAL_CREDIT",
     "KERNEL_MESSAGE_LIMIT",
+    "NONCE_SIZE",
     "PAYLOAD_LIMIT",
     "VERSION",
     "Channel",
@@ -47,6 +48,7 @@ PAYLOAD_LIMIT = 1 << 20
 DATA_LIMIT = 1 << 16
 INITIAL_CREDIT = 1 << 18
 KERNEL_MESSAGE_LIMIT = 96 << 20
+NONCE_SIZE = 32
 
 _HEADER = struct.Struct("!IIBBH")
 _FIELD = struct.Struct("!BI")

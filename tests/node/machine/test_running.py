@@ -46,10 +46,15 @@ async def test_it_says_whether_it_lacked_memory(end: MachineEnd, code: str, tmp_
     spec = MachineSpec(RootFilesystem(RootKind.FOLDER, tmp_path), tmp_path)
     snapshot = await engine.checkpoint(await engine.boot(spec), tmp_path / "snapshot")
     blank = await engine.prepare(spec)
-    identity = make_identity("box", os.urandom)
 
     with pytest.raises(ApiError, match="before it confirmed") as caught:
-        await running.restore(engine, blank, snapshot, identity=identity, deadline_s=DEADLINE_S)
+        await running.restore(
+            engine,
+            blank,
+            snapshot,
+            identity_of=lambda _: make_identity("box", os.urandom),
+            deadline_s=DEADLINE_S,
+        )
 
     assert caught.value.code == code
     assert ("mem_size_mib" in caught.value.remediation) == (end is MachineEnd.OUT_OF_MEMORY)

@@ -20,6 +20,7 @@ from mitos.host.stopwatch import Stopwatch
 from mitos.wire.link import (
     DATA_LIMIT,
     INITIAL_CREDIT,
+    NONCE_SIZE,
     VERSION,
     Channel,
     Fields,
@@ -127,17 +128,21 @@ class FakeGuest:
         self._is_restored = is_restored
         self._streams: dict[int, _Stream] = {}
         self._write_lock = asyncio.Lock()
+        self._token = b""
+        self._sandbox_id = ""
         self.mute_identify = False
         self.clock_error_s = 0.0
 
     async def run(self) -> None:
         """Serves; returns when the link is closed or broken."""
         if not self._is_restored:
-            hello = Fields().uint(Tag.VERSION, VERSION).text(Tag.BUILD, "fake")
-            await self.send(Frame(FrameType.HELLO, payload=hello.encode()))
+            await self.send(self._hello())
         decoder = FrameDecoder()
         try:
             while data := await self._end.read():
+                if self._token and data.startswith(self._token):
+                    decoder = FrameDecoder()
+                    data = await self._start_over(data[len(self._token) :])
                 for frame in decoder.feed(data):
                     await self.running.wait()
                     await self._dispatch(frame)
@@ -151,6 +156,22 @@ class FakeGuest:
         await self.running.wait()
         async with self._write_lock:
             await self._end.write(frame.encode())
+
+    def _hello(self) -> Frame:
+        hello = Fields().uint(Tag.VERSION, VERSION).text(Tag.BUILD, "fake")
+        if self._sandbox_id:
+            hello.text(Tag.SANDBOX_ID, self._sandbox_id)
+        return Frame(FrameType.HELLO, payload=hello.encode())
+
+    async def _start_over(self, data: bytes) -> bytes:
+        """Goes on with a new server; returns what came behind its first word."""
+        await self.running.wait()
+        await self._forget_streams()
+        if self._write_lock.locked():
+            self._write_lock.release()
+        async with self._write_lock:
+            await self._end.write(data[:NONCE_SIZE] + self._hello().encode())
+        return data[NONCE_SIZE:]
 
     async def _dispatch(self, frame: Frame) -> None:
         match frame.type:
@@ -208,6 +229,8 @@ class FakeGuest:
         if self.mute_identify:
             await asyncio.Event().wait()
         fields = stream.fields
+        self._token = fields.get_text(Tag.TOKEN).encode()
+        self._sandbox_id = fields.get_text(Tag.SANDBOX_ID)
         self.state.hostname = fields.get_text(Tag.HOSTNAME)
         machine_id = fields.get_text(Tag.MACHINE_ID) + "\n"
         self.state.files.write("/etc/machine-id", machine_id.encode())

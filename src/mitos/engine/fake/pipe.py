@@ -42,6 +42,12 @@ class _Flow:
             self._size += len(data)
             self._changed.notify_all()
 
+    async def drained(self) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._chunks or self._is_closed)
+            if self._is_closed:
+                raise BrokenPipeError("the other end is gone")
+
     async def close(self) -> None:
         async with self._changed:
             self._is_closed = True
@@ -63,6 +69,10 @@ class PipeEnd:
         """Writes all of `data`, waiting while the pipe is full."""
         if data:
             await self._outgoing.write(data)
+
+    async def drained(self) -> None:
+        """Waits until the other end has read all that was written."""
+        await self._outgoing.drained()
 
     async def close(self) -> None:
         """Closes both directions. Idempotent."""

@@ -57,13 +57,13 @@ class Relatives:
                     f"{named} has no parent", "Promote a fork instead.", context={"sandbox": named}
                 )
             with self._registry.reserve_place(child.owner, parent_id, parent_uid):
-                await self._launcher.rename(child.agent, parent_id)
+                await self._launcher.rename(child.awake, parent_id)
                 try:
                     self._lifecycle.check(child, Event.PROMOTE)
                     await self._supervisor.replace_sandbox(child, parent_id)
                 except ApiError:
                     with contextlib.suppress(ApiError):  # it may have ended
-                        await self._launcher.rename(child.agent, named)
+                        await self._launcher.rename(child.awake, named)
                     raise
 
     async def diff(self, one: Sandbox, other: Sandbox) -> FileDiff:

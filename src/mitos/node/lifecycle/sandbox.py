@@ -112,22 +112,23 @@ class Sandbox:
         self._clock = clock
 
     @property
-    def machine(self) -> Machine:
-        """Its machine.
+    def awake(self) -> RunningMachine:
+        """Its machine and link.
 
-        Preconditions: it is not hibernated.
+        Preconditions: it is not hibernated; likewise for `machine` and `link`.
         """
         assert self.running is not None
-        return self.running.machine
+        return self.running
+
+    @property
+    def machine(self) -> Machine:
+        """Its machine."""
+        return self.awake.machine
 
     @property
     def link(self) -> Link:
-        """The link to its machine's agent.
-
-        Preconditions: it is not hibernated.
-        """
-        assert self.running is not None
-        return self.running.link
+        """The link to its machine's agent."""
+        return self.awake.link
 
     @property
     def is_busy(self) -> bool:

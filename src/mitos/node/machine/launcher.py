@@ -17,11 +17,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mitos.agent.client import AgentClient
-from mitos.agent.identity import make_identity
-from mitos.engine.base import Blank, Engine, EngineError, MachineSpec, Snapshot
+from mitos.agent.identity import Identity, make_identity
+from mitos.engine.base import Blank, Engine, EngineError, Machine, MachineSpec, Snapshot
 from mitos.node.machine.gather import make_all
 from mitos.node.machine.pool import Pool
 from mitos.node.machine.running import RunningMachine, destroy, restore
+from mitos.node.machine.token import LinkTokens
 from mitos.node.refusal import engine_errors, storage_errors, storage_failed, translate
 from mitos.node.settings import NodeSettings
 from mitos.wire.errors import ApiError
@@ -43,12 +44,16 @@ class Launcher:
     Args:
         engine: makes them.
         pool: blanks and warm machines.
+        tokens: of the machines' links.
         settings: folders and deadlines.
     """
 
-    def __init__(self, engine: Engine, pool: Pool, settings: NodeSettings) -> None:
+    def __init__(
+        self, engine: Engine, pool: Pool, tokens: LinkTokens, settings: NodeSettings
+    ) -> None:
         self._engine = engine
         self._pool = pool
+        self._tokens = tokens
         self._settings = settings
 
     async def launch(
@@ -72,21 +77,25 @@ class Launcher:
                     return await self._restore(blank, snapshot, sandbox_id, environment)
             async with contextlib.AsyncExitStack() as undo:
                 undo.push_async_callback(self.destroy, running)
-                await self.rename(AgentClient(running.link, _ended), sandbox_id, environment)
+                await self.rename(running, sandbox_id, environment)
                 undo.pop_all()
             return running
         raise AssertionError("unreachable")
 
     async def rename(
-        self, agent: AgentClient, sandbox_id: str, environment: Mapping[str, str] = _NO_VARIABLES
+        self,
+        running: RunningMachine,
+        sandbox_id: str,
+        environment: Mapping[str, str] = _NO_VARIABLES,
     ) -> None:
         """Gives a running machine the identity of another id; what runs in it goes on.
 
         Raises:
             ApiError: it did not confirm.
         """
+        identity = self._identity(running.machine, sandbox_id, environment)
+        agent = AgentClient(running.link, _ended)
         deadline_s = self._settings.handshake_deadline_s
-        identity = make_identity(sandbox_id, os.urandom, environment)
         await agent.identify(identity, forked=False, deadline_s=deadline_s)
 
     async def destroy(self, running: RunningMachine) -> None:
@@ -143,9 +152,15 @@ class Launcher:
             self._engine,
             blank,
             snapshot,
-            identity=make_identity(sandbox_id, os.urandom, environment),
+            identity_of=lambda machine: self._identity(machine, sandbox_id, environment),
             deadline_s=self._settings.handshake_deadline_s,
         )
+
+    def _identity(
+        self, machine: Machine, sandbox_id: str, environment: Mapping[str, str]
+    ) -> Identity:
+        token = self._tokens.of(machine.id)
+        return make_identity(sandbox_id, os.urandom, environment, token=token)
 
     @contextlib.contextmanager
     def _work_directory(self) -> Iterator[Path]:

@@ -18,12 +18,13 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 
-from mitos.agent.identity import make_identity
-from mitos.engine.base import Blank, Engine, EngineError, MachineSpec, Snapshot
+from mitos.agent.identity import Identity, make_identity
+from mitos.engine.base import Blank, Engine, EngineError, Machine, MachineSpec, Snapshot
 from mitos.node.machine.admission import Admission
 from mitos.node.machine.gather import make_all
 from mitos.node.machine.room import STARTS, Room
 from mitos.node.machine.running import RunningMachine, destroy, restore
+from mitos.node.machine.token import LinkTokens
 from mitos.node.settings import NodeSettings
 from mitos.wire.errors import ApiError
 
@@ -66,11 +67,13 @@ class Pool:
 
     Args:
         engine: makes the machines.
+        tokens: of the machines' links.
         settings: how many are kept.
     """
 
-    def __init__(self, engine: Engine, settings: NodeSettings) -> None:
+    def __init__(self, engine: Engine, tokens: LinkTokens, settings: NodeSettings) -> None:
         self._engine = engine
+        self._tokens = tokens
         self._settings = settings
         self._blanks: dict[MachineSpec, deque[Blank]] = defaultdict(deque)
         self._wanted_blanks: dict[MachineSpec, int] = {}
@@ -225,6 +228,9 @@ class Pool:
                 return True
         return False
 
+    def _identity(self, machine: Machine) -> Identity:
+        return make_identity(WARM_ID, os.urandom, token=self._tokens.of(machine.id))
+
     async def _add_warm(self, snapshot: Snapshot) -> None:
         blanks = self._blanks[snapshot.spec]
         blank = blanks.popleft() if blanks else await self._engine.prepare(snapshot.spec)
@@ -232,7 +238,7 @@ class Pool:
             self._engine,
             blank,
             snapshot,
-            identity=make_identity(WARM_ID, os.urandom),
+            identity_of=self._identity,
             deadline_s=self._settings.handshake_deadline_s,
         )
         async with contextlib.AsyncExitStack() as undo:

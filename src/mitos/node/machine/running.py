@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mitos.agent.client import AgentClient
@@ -52,9 +53,21 @@ async def destroy(engine: Engine, running: RunningMachine) -> None:
 
 
 async def restore(
-    engine: Engine, blank: Blank, snapshot: Snapshot, *, identity: Identity, deadline_s: float
+    engine: Engine,
+    blank: Blank,
+    snapshot: Snapshot,
+    *,
+    identity_of: Callable[[Machine], Identity],
+    deadline_s: float,
 ) -> RunningMachine:
     """Restores the snapshot into the blank and gives the machine its identity.
+
+    Args:
+        engine: makes the machine.
+        blank: consumed.
+        snapshot: where the machine goes on from.
+        identity_of: makes the machine's identity.
+        deadline_s: how long it may take to confirm it.
 
     Raises:
         ApiError: the handshake failed; the machine is destroyed.
@@ -66,7 +79,7 @@ async def restore(
         running = RunningMachine(machine, link, snapshot.size_bytes())
         undo.push_async_callback(destroy, engine, running)
         agent = AgentClient(link, functools.partial(_lost_in_handshake, machine))
-        await agent.identify(identity, forked=True, deadline_s=deadline_s)
+        await agent.identify(identity_of(machine), forked=True, deadline_s=deadline_s)
         undo.pop_all()
     return running
 
