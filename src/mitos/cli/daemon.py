@@ -26,7 +26,7 @@ from mitos.engine.kind import EngineSettings
 from mitos.host import priority
 from mitos.node.node import Node, RunningNode
 from mitos.node.principal import LOCAL
-from mitos.node.settings import NodeSettings
+from mitos.node.settings import NodeSettings, OnStop
 from mitos.server import app
 from mitos.server.http import server as http
 from mitos.server.settings import PreviewSettings, ServerSettings
@@ -50,6 +50,7 @@ class Options:
     preview_origin: str | None
     idle_timeout_s: int
     guest_forks: int
+    on_stop: OnStop
     preview_secret: bytes = field(repr=False)
     allowed_hosts: tuple[str, ...]
     allowed_origins: tuple[str, ...]
@@ -58,7 +59,7 @@ class Options:
 
 
 async def run(options: Options) -> None:
-    """Serves until Ctrl-C or SIGTERM; every sandbox has ended when it returns.
+    """Serves until Ctrl-C or SIGTERM; sandboxes have ended then, sleep or go on, as was asked.
 
     Raises:
         ApiError: the address is taken, the engine cannot run here, or a template cannot be made.
@@ -111,6 +112,7 @@ def _node(options: Options) -> Node:
         scratch=options.scratch,
         idle_timeout_s=options.idle_timeout_s,
         guest_forks=options.guest_forks,
+        on_stop=options.on_stop,
     )
     return Node(settings, engine)
 

@@ -16,6 +16,7 @@ import click
 
 from mitos.cli import daemon, secret, settings
 from mitos.engine import select
+from mitos.node.settings import OnStop
 from mitos.server.gate import host as gate_host
 from mitos.server.gate import origin as gate_origin
 
@@ -58,6 +59,13 @@ _MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108  snapshots of live forks: memory
     default=16,
     show_default=True,
     help="Forks that a sandbox may make from inside, with those it made so; 0 forbids them.",
+)
+@click.option(
+    "--on-stop",
+    type=click.Choice([each.value for each in OnStop]),
+    help="What becomes of running sandboxes when the server is stopped: they go on until the next"
+    " server of this home takes them over, are hibernated, or end.  [default: end; leave under a"
+    " service manager]",
 )
 @click.option(
     "--preview-origin",
@@ -103,6 +111,7 @@ def serve(
     preview_origin: str | None,
     idle_timeout: int,
     guest_forks: int,
+    on_stop: str | None,
     allow_host: tuple[str, ...],
     allow_origin: tuple[str, ...],
     prepare: tuple[str, ...],
@@ -114,7 +123,8 @@ def serve(
 ) -> None:
     """Run sandboxes on this machine and serve them over HTTP.
 
-    On a loopback address no key is needed. Ctrl-C or SIGTERM ends all sandboxes and the server.
+    On a loopback address no key is needed. Ctrl-C or SIGTERM stops the server, and does with the
+    sandboxes what --on-stop says. If it is killed they go on, and the next one takes them over.
     """
     host, port = _address(addr)
     api_key = None if api_key_file is None else secret.api_key(api_key_file)
@@ -135,6 +145,7 @@ def serve(
         preview_origin=_origin(preview_origin),
         idle_timeout_s=idle_timeout,
         guest_forks=guest_forks,
+        on_stop=_on_stop(on_stop),
         preview_secret=secret.preview_secret(home),
         allowed_hosts=(host, *map(_host_name, allow_host)),
         allowed_origins=tuple(map(_page_origin, allow_origin)),
@@ -151,6 +162,14 @@ def serve(
     except asyncio.CancelledError:
         daemon.say("stopped before it was ready")
         sys.exit(1)
+
+
+def _on_stop(asked: str | None) -> OnStop:
+    if asked is not None:
+        return OnStop(asked)
+    # A terminal may itself be below a service, whose variables it has.
+    is_service = settings.is_service() and not sys.stderr.isatty()
+    return OnStop.LEAVE if is_service else OnStop.END
 
 
 def _origin(text: str | None) -> str | None:

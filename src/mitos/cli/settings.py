@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["home", "preview_secret", "server_url"]
+__all__ = ["home", "is_service", "preview_secret", "server_url"]
 
 
 def home() -> Path:
@@ -30,3 +30,8 @@ def preview_secret() -> str | None:
 def server_url() -> str | None:
     """The server of commands that are told none: this machine's, unless the environment says."""
     return None if os.environ.get("MITOS_BASE_URL") else "http://127.0.0.1:8080"
+
+
+def is_service() -> bool:
+    """True below a service manager, as systemd.exec(5) says it to what it starts."""
+    return "NOTIFY_SOCKET" in os.environ or "INVOCATION_ID" in os.environ

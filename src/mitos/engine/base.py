@@ -11,6 +11,11 @@ Lifecycle of a machine:
                         ├──> Machine ──checkpoint──> Snapshot      (the machine goes on)
     prepare ─> Blank ───┘        │
           restore(blank, snap)   └──pause/resume, destroy
+
+A machine does not depend on the process that made it. It goes on when that process ends or lets go
+of it (`leave`), and an engine with the same state takes it over:
+
+    start -> adopt, for each machine that is wanted -> sweep, which removes all others
 """
 
 from __future__ import annotations
@@ -112,6 +117,7 @@ class MachineEnd(enum.Enum):
     OUT_OF_MEMORY = "out_of_memory"  # the kernel of the host killed it at its memory limit
     PROCESS_LIMIT = "process_limit"  # the host gave it no further process or thread
     FILES_LOST = "files_lost"  # the process on the host that served its files ended
+    HOST_RESTARTED = "host_restarted"  # the host was started anew while nobody followed it
     LOST = "lost"  # its processes vanished for a reason we do not know
 
 
@@ -228,7 +234,20 @@ class Machine(Protocol):
 
     @property
     def link(self) -> ByteStream:
-        """The stream to the agent, open from the moment the machine exists."""
+        """The stream to the agent, open from the moment the machine exists.
+
+        That of an adopted machine begins anywhere, in both directions (`agent/takeover.py`).
+        """
+        ...
+
+    @property
+    def is_paused(self) -> bool:
+        """True from `pause` to `resume`, also over an adoption."""
+        ...
+
+    @property
+    def snapshot_format(self) -> str:
+        """Names what can read its snapshots: the engine's own, unless another release runs it."""
         ...
 
     async def wait_end(self) -> MachineEnd:
@@ -285,15 +304,38 @@ class Engine(Protocol):
         ...
 
     async def start(self) -> None:
-        """Makes the engine's folders and removes what a crashed predecessor left in them.
+        """Makes the engine's folders. What an earlier process left stays until `sweep`.
 
         Raises:
             EngineError: `UNAVAILABLE` when `probe` finds the engine not usable.
         """
         ...
 
+    async def adopt(self, machine_id: str, spec: MachineSpec) -> Machine | MachineEnd:
+        """Takes over a machine that an earlier process ran, or says how it ended.
+
+        A machine whose pause was cut short may come back as a copy, under another id: the caller
+        notes the id, and the first one goes with `sweep`.
+
+        Args:
+            machine_id: as the earlier process knew it.
+            spec: as well.
+
+        Raises:
+            EngineError: it is there and cannot be taken over. It is as it was.
+        """
+        ...
+
+    async def sweep(self) -> None:
+        """Removes every machine and blank that an earlier process left and nobody adopted."""
+        ...
+
+    async def leave(self, machine: Machine) -> None:
+        """Lets go of a machine without ending it: it goes on, or stays paused, to be adopted."""
+        ...
+
     async def close(self) -> None:
-        """Destroys every machine and blank. Idempotent."""
+        """Destroys every machine and blank but those that were left. Idempotent."""
         ...
 
     async def boot(self, spec: MachineSpec) -> Machine:

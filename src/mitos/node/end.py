@@ -25,6 +25,7 @@ class EndReason(str, enum.Enum):
     PROTOCOL = "protocol"  # what came from its agent broke the document of the link
     UNRESPONSIVE = "unresponsive"  # its machine is there, but its agent cannot be used any more
     SERVER_STOPPED = "server_stopped"
+    HOST_RESTARTED = "host_restarted"
     UNREADABLE = "unreadable"  # hibernated by a server whose snapshots this one cannot read
 
 
@@ -76,6 +77,10 @@ _TEXTS = {
         "Create a new sandbox and look at the server's log.",
     ),
     EndReason.SERVER_STOPPED: EndText("its server was stopped"),
+    EndReason.HOST_RESTARTED: EndText(
+        "its host was restarted while it ran",
+        "Create a new sandbox. Those that are hibernated outlive a restart of their host.",
+    ),
     EndReason.UNREADABLE: EndText("it was hibernated, and this server cannot read its snapshot"),
 }
 
@@ -85,6 +90,7 @@ _OF_MACHINE = {
     MachineEnd.EXITED: EndReason.EXITED,
     MachineEnd.LOST: EndReason.LOST,
     MachineEnd.FILES_LOST: EndReason.FILES_LOST,
+    MachineEnd.HOST_RESTARTED: EndReason.HOST_RESTARTED,
     MachineEnd.DESTROYED: EndReason.TERMINATED,
 }
 

@@ -29,19 +29,20 @@ from mitos.node.lifecycle.deadline import Reaper
 from mitos.node.lifecycle.freeze import Freezer
 from mitos.node.lifecycle.lifecycle import Lifecycle
 from mitos.node.lifecycle.pressure import Pressure
-from mitos.node.lifecycle.recovery import recover
+from mitos.node.lifecycle.recovery import Recovery
 from mitos.node.lifecycle.registry import Registry
 from mitos.node.lifecycle.relatives import Relatives
 from mitos.node.lifecycle.sandbox import Sandbox
 from mitos.node.lifecycle.supervisor import Supervisor
 from mitos.node.lifecycle.suspension import Suspension
+from mitos.node.lifecycle.use import UseLog
 from mitos.node.machine.launcher import Launcher
 from mitos.node.machine.pool import Pool
 from mitos.node.machine.token import LinkTokens
 from mitos.node.parts import Parts
 from mitos.node.principal import Principal
 from mitos.node.refusal import storage_errors, translate
-from mitos.node.settings import NodeSettings
+from mitos.node.settings import NodeSettings, OnStop
 from mitos.node.state.event import EventFeed
 from mitos.node.state.state import State
 from mitos.node.template.catalog import CONFIGURATION_NAME, RecipeCatalog
@@ -69,7 +70,7 @@ class Node:
         self._clock = clock or SystemClock()
 
     async def start(self) -> RunningNode:
-        """Opens the state, clears what a crashed predecessor left, starts the pool and the reaper.
+        """Opens the state, takes over what an earlier server left, starts the pool and the reaper.
 
         Returns:
             The running node; the caller closes it.
@@ -99,9 +100,16 @@ class Node:
             reaper = Reaper(clock)
             parts = _assemble(settings, engine, clock, state, pool, tokens, reaper)
             await parts.templates.load()
-            recover(state, parts.lifecycle, parts.supervisor, parts.creation, parts.snapshot_format)
             parts.supervisor.start([_serve_egress, partial(_serve_self_service, parts.creation)])
             undo.push_async_callback(parts.supervisor.close)
+            await Recovery(
+                engine, tokens, state, parts.lifecycle, parts.supervisor, parts.creation
+            ).run()
+            uses = UseLog(parts.registry, state.sandboxes, clock)
+            uses.start()
+            undo.push_async_callback(uses.close)
+            if settings.on_stop is OnStop.HIBERNATE:
+                undo.push_async_callback(parts.suspension.hibernate_all, parts.registry)
             reaper.start(parts.supervisor.expire)
             undo.push_async_callback(reaper.close)
             end = partial(parts.supervisor.end, reason=EndReason.HOST_MEMORY)
@@ -164,7 +172,7 @@ class RunningNode:
         return None if observer is None else await observer.count_processes()
 
     async def close(self) -> None:
-        """Terminates every sandbox but the hibernated ones and frees everything. Idempotent."""
+        """Ends or leaves the sandboxes, as the settings say, and frees all else. Idempotent."""
         await self._undo.aclose()
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "id_in_use",
     "no_space",
     "not_running",
+    "server_stopping",
     "storage_errors",
     "storage_failed",
     "translate",
@@ -165,6 +166,18 @@ def busy(sandbox_id: str, action: str) -> ApiError:
         f"sandbox {sandbox_id} has open calls and cannot be {action}",
         "Close its commands, terminals and transfers, or wait for them, then try again.",
         context={"sandbox": sandbox_id},
+    )
+
+
+def server_stopping() -> ApiError:
+    """The server stops, and sandboxes live on without it."""
+    return ApiError(
+        "internal",
+        "the server is being restarted",
+        cause="its sandboxes live on",
+        remediation="Send the request again in a moment.",
+        status=503,
+        connect=ConnectCode.UNAVAILABLE,
     )
 
 

@@ -5,13 +5,22 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mitos.engine.base import Resources
 from mitos.node.quota import Quota
 
-__all__ = ["NodeSettings"]
+__all__ = ["NodeSettings", "OnStop"]
+
+
+class OnStop(str, enum.Enum):
+    """What becomes of running sandboxes when their server is stopped."""
+
+    LEAVE = "leave"  # they go on, and the next server of the home adopts them
+    HIBERNATE = "hibernate"  # they are written to disk and sleep
+    END = "end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,9 @@ class NodeSettings:
 
     max_timeout_s: int = 86_400
     """Ceiling of every requested timeout; 0 means none."""
+
+    on_stop: OnStop = OnStop.END
+    """What becomes of running sandboxes when the node is closed."""
 
     handshake_deadline_s: float = 15.0
     """How long a restored machine may take to confirm its identity."""

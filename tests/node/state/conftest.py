@@ -49,6 +49,7 @@ def row(tmp_path: Path) -> MakeRow:
         ),
         snapshot_format="fake-1",
         machine_id="fake-7",
+        copied_bytes=1 << 20,
         deadline=None,
         remaining_s=None,
         budget_id="budget",

@@ -27,9 +27,9 @@ from mitos.engine.base import (
 )
 from mitos.engine.fake.facts import FACTS
 from mitos.engine.fake.guest import FakeGuest, GuestState
-from mitos.engine.fake.pipe import PipeEnd, pipe
+from mitos.engine.fake.pipe import pipe
 
-__all__ = ["FakeEngine", "FakeMachine", "Hold"]
+__all__ = ["FakeEngine", "FakeHost", "FakeMachine", "Hold"]
 
 _TOKEN_FILE = "state"  # noqa: S105  a file's name
 
@@ -47,12 +47,19 @@ class FakeMachine:
     """A guest and the task that serves it."""
 
     def __init__(
-        self, machine_id: str, spec: MachineSpec, state: GuestState, *, is_restored: bool
+        self,
+        machine_id: str,
+        spec: MachineSpec,
+        state: GuestState,
+        *,
+        is_restored: bool,
+        snapshot_format: str,
     ) -> None:
         self.id = machine_id
         self.spec = spec
-        self.link: PipeEnd
-        self.link, self._guest_end = pipe()
+        self.snapshot_format = snapshot_format
+        self._server_end, self._guest_end = pipe()
+        self.link = self._server_end.opened()
         self.guest = FakeGuest(state, self._guest_end, is_restored=is_restored)
         self.is_paused = False
         self.stopped_process: HostProcess | None = None
@@ -106,11 +113,29 @@ class FakeMachine:
         if not self.is_running:
             raise EngineError(f"machine {self.id} has ended")
 
+    async def open_link(self) -> None:
+        """Opens its link anew, for who takes it over."""
+        await self.link.close()
+        self.link = self._server_end.opened()
+
     async def _serve(self) -> None:
         await self.guest.run()
         if self.is_running:
             self._end.set_result(MachineEnd.EXITED)
         await self._guest_end.close()
+
+
+class FakeHost:
+    """What outlives an engine: the machines, and the states that snapshots lead to."""
+
+    def __init__(self) -> None:
+        self.machines: dict[str, FakeMachine] = {}
+        self.states: dict[str, GuestState] = {}
+        self._numbers = itertools.count(1)
+
+    def new_id(self) -> str:
+        """An id that no machine has had."""
+        return f"fake-{next(self._numbers)}"
 
 
 class Hold:
@@ -127,25 +152,27 @@ class FakeEngine:
     Tests make it fail: `fail_next` names a method whose next call raises, `mute_next_identify`
     makes the next restored guest keep silent in its handshake, `clock_error_s` sets the clocks of
     restored guests wrong, `hold_next` makes a call wait.
+
+    Args:
+        host: where machines go on that an earlier engine left; one of its own if None.
     """
 
     name = "fake"
     facts = FACTS
 
-    def __init__(self) -> None:
+    def __init__(self, host: FakeHost | None = None) -> None:
+        self.host = host or FakeHost()
         self.machines: dict[str, FakeMachine] = {}
         self.fail_next: str | None = None
         self.mute_next_identify = False
         self.clock_error_s = 0.0
         self._holds: dict[str, Hold] = {}
-        self._states: dict[str, GuestState] = {}
-        self._numbers = itertools.count(1)
         self._is_open = False
 
     @property
     def snapshot_format(self) -> str:
-        """Another one for every engine: snapshots live and die with it."""
-        return f"fake-{id(self)}"
+        """Another one for every host: snapshots live and die with it."""
+        return f"fake-{id(self.host)}"
 
     @property
     def is_tested(self) -> bool:
@@ -157,11 +184,34 @@ class FakeEngine:
         return Probe(self.name, (ProbeCheck("memory", passed=True, detail="no isolation"),))
 
     async def start(self) -> None:
-        """Opens the engine."""
+        """Opens the engine; the host's machines go on."""
         self._is_open = True
 
+    async def adopt(self, machine_id: str, spec: MachineSpec) -> Machine | MachineEnd:  # noqa: ARG002
+        """Takes over a machine of the host, or says how it ended."""
+        await self._attempt("adopt")
+        found = self.host.machines.get(machine_id)
+        if found is None:
+            return MachineEnd.LOST
+        if not found.is_running:
+            return await found.wait_end()
+        await found.open_link()
+        self.machines[machine_id] = found
+        return found
+
+    async def sweep(self) -> None:
+        """Ends the host's machines that nobody adopted."""
+        for machine in list(self.host.machines.values()):
+            if machine.id not in self.machines:
+                await self.destroy(machine)
+
+    async def leave(self, machine: Machine) -> None:
+        """Lets go of a machine, which goes on."""
+        await _ours(machine).link.close()
+        self.machines.pop(machine.id, None)
+
     async def close(self) -> None:
-        """Ends every machine. Idempotent."""
+        """Ends every machine but those that were left. Idempotent."""
         self._is_open = False
         for machine in list(self.machines.values()):
             await self.destroy(machine)
@@ -176,7 +226,7 @@ class FakeEngine:
         """Makes a blank."""
         await self._attempt("prepare")
         require_bootable(spec, self.facts)
-        return FakeBlank(self._new_id(), spec)
+        return FakeBlank(self.host.new_id(), spec)
 
     async def checkpoint(self, machine: Machine, directory: Path) -> Snapshot:
         """Copies the guest's state."""
@@ -188,7 +238,7 @@ class FakeEngine:
             (directory / _TOKEN_FILE).write_text(token)
         except OSError as exc:
             raise EngineError(f"checkpoint of {machine.id} failed: {exc}") from exc
-        self._states[token] = found.guest.state.copy()
+        self.host.states[token] = found.guest.state.copy()
         return Snapshot(directory, machine.spec)
 
     async def restore(self, blank: Blank, snapshot: Snapshot) -> Machine:
@@ -200,7 +250,7 @@ class FakeEngine:
         if blank.spec != snapshot.spec:
             raise EngineError(f"blank {blank.id} has another spec than the snapshot")
         try:
-            state = self._states[(snapshot.directory / _TOKEN_FILE).read_text()]
+            state = self.host.states[(snapshot.directory / _TOKEN_FILE).read_text()]
         except (OSError, ValueError, KeyError) as exc:
             raise EngineError(f"restore into {blank.id} failed: no such snapshot") from exc
         machine = self._add(blank.spec, state.copy(), is_restored=True)
@@ -223,16 +273,20 @@ class FakeEngine:
         if isinstance(item, FakeMachine):
             await item.stop()
             self.machines.pop(item.id, None)
+            self.host.machines.pop(item.id, None)
         elif isinstance(item, FakeBlank):
             item.is_used = True
 
     def _add(self, spec: MachineSpec, state: GuestState, *, is_restored: bool) -> FakeMachine:
-        machine = FakeMachine(self._new_id(), spec, state, is_restored=is_restored)
-        self.machines[machine.id] = machine
+        machine = FakeMachine(
+            self.host.new_id(),
+            spec,
+            state,
+            is_restored=is_restored,
+            snapshot_format=self.snapshot_format,
+        )
+        self.machines[machine.id] = self.host.machines[machine.id] = machine
         return machine
-
-    def _new_id(self) -> str:
-        return f"fake-{next(self._numbers)}"
 
     def hold_next(self, method: str) -> Hold:
         """The next call of the method waits until the hold is let go."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-__all__ = ["PipeEnd", "pipe"]
+__all__ = ["OpenedEnd", "PipeEnd", "pipe"]
 
 CAPACITY_BYTES = 1 << 20
 READ_BYTES = 1 << 18
@@ -61,6 +61,10 @@ class PipeEnd:
         self._incoming = incoming
         self._outgoing = outgoing
 
+    def opened(self) -> OpenedEnd:
+        """The end as somebody opens it who may go, while the pipe stays for the next."""
+        return OpenedEnd(self)
+
     async def read(self) -> bytes:
         """Waits for bytes; b"" once the other end is closed and drained."""
         return await self._incoming.read()
@@ -78,6 +82,51 @@ class PipeEnd:
         """Closes both directions. Idempotent."""
         await self._incoming.close()
         await self._outgoing.close()
+
+
+class OpenedEnd:
+    """An end that somebody has opened: closing it leaves the pipe as it is."""
+
+    def __init__(self, end: PipeEnd) -> None:
+        self._end = end
+        self._closed = asyncio.Event()
+
+    async def read(self) -> bytes:
+        """As the end's; b"" once this is closed."""
+        reading = asyncio.ensure_future(self._end.read())
+        closing = asyncio.ensure_future(self._closed.wait())
+        try:
+            await asyncio.wait((reading, closing), return_when=asyncio.FIRST_COMPLETED)
+            return reading.result() if reading.done() else b""
+        finally:
+            for waiting in (reading, closing):
+                waiting.cancel()
+
+    async def write(self, data: bytes) -> None:
+        """As the end's.
+
+        Raises:
+            ConnectionError: this is closed, or the other end is gone.
+        """
+        self._require_open()
+        await self._end.write(data)
+
+    async def drained(self) -> None:
+        """As the end's.
+
+        Raises:
+            ConnectionError: this is closed, or the other end is gone.
+        """
+        self._require_open()
+        await self._end.drained()
+
+    async def close(self) -> None:
+        """Lets go of the end. Idempotent."""
+        self._closed.set()
+
+    def _require_open(self) -> None:
+        if self._closed.is_set():
+            raise ConnectionResetError("the stream is closed")
 
 
 def pipe() -> tuple[PipeEnd, PipeEnd]:

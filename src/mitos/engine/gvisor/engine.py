@@ -28,6 +28,7 @@ from mitos.engine.base import (
     EngineError,
     EngineFault,
     Machine,
+    MachineEnd,
     MachineSpec,
     Probe,
     Snapshot,
@@ -109,7 +110,6 @@ class GvisorEngine:
         )
         for folder in (state, runsc.root, place.machines):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await _sweep(place)
         self._format = f"{self.name}-{findings.release}"
         self._is_tested = findings.release.is_known
         traits = findings.release.traits
@@ -118,6 +118,19 @@ class GvisorEngine:
         _log.info(
             "gVisor engine uses runsc %s by %s", findings.release, type(self._control).__name__
         )
+
+    async def adopt(self, machine_id: str, spec: MachineSpec) -> Machine | MachineEnd:  # noqa: ARG002
+        """Cannot take over what an earlier process left."""
+        return MachineEnd.LOST
+
+    async def sweep(self) -> None:
+        """Removes what an earlier process left."""
+        if self._place is not None:
+            await _sweep(self._place)
+
+    async def leave(self, machine: Machine) -> None:
+        """Cannot let go of a machine."""
+        raise EngineError(f"{machine.id} cannot be left", fault=EngineFault.UNSUPPORTED)
 
     async def close(self) -> None:
         """Destroys every machine and blank. Idempotent."""
@@ -280,7 +293,7 @@ class GvisorEngine:
 
     async def _run(self, sandbox: Sandbox) -> GvisorMachine:
         sandbox.expect_exit(await self._control.watch_exit(sandbox.target))
-        return GvisorMachine(sandbox)
+        return GvisorMachine(sandbox, self._format)
 
     async def _remove(self, sandbox: Sandbox) -> None:
         await sandbox.destroy()

@@ -29,8 +29,9 @@ class GvisorBlank:
 class GvisorMachine:
     """A sandbox whose agent runs."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, snapshot_format: str) -> None:
         self.sandbox = sandbox
+        self.snapshot_format = snapshot_format
 
     @property
     def id(self) -> str:
@@ -41,6 +42,11 @@ class GvisorMachine:
     def spec(self) -> MachineSpec:
         """What it is made of."""
         return self.sandbox.spec
+
+    @property
+    def is_paused(self) -> bool:
+        """True from `pause` to `resume`."""
+        return self.sandbox.is_paused
 
     @property
     def link(self) -> ByteStream:

@@ -242,6 +242,7 @@ class Creation:
             spec=running.machine.spec,
             snapshot_format=self._snapshot_format,
             machine_id=running.machine.id,
+            copied_bytes=running.copied_bytes,
             # A child that the parent made itself must not outlive it.
             deadline=parent.row.deadline if parent and origin.budget else None,
             remaining_s=None,

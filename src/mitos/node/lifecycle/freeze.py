@@ -12,7 +12,7 @@ from mitos.engine.base import Engine, Snapshot
 from mitos.node.lifecycle.sandbox import Sandbox
 from mitos.node.phase import Phase
 from mitos.node.refusal import engine_errors
-from mitos.wire.errors import ApiError
+from mitos.wire.errors import ApiError, conflict
 
 __all__ = ["Freezer"]
 
@@ -61,6 +61,13 @@ class Freezer:
         Raises:
             ApiError: it does not hold still, has ended, or the disk is full. The directory is gone.
         """
+        if sandbox.machine.snapshot_format != self._engine.snapshot_format:
+            raise conflict(
+                f"sandbox {sandbox.id} runs on an earlier release of the engine",
+                "It can be used, and not be copied: its snapshots could not be read. Create a new"
+                " sandbox for forks, checkpoints and hibernation.",
+                context={"sandbox": sandbox.id},
+            )
         with engine_errors(f"sandbox {sandbox.id} could not be snapshotted"):
             if sandbox.phase is Phase.PAUSED:
                 return await self._engine.checkpoint(sandbox.machine, directory)

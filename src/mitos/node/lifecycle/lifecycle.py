@@ -17,6 +17,7 @@ from mitos.node.lifecycle.deadline import Reaper
 from mitos.node.lifecycle.registry import Registry
 from mitos.node.lifecycle.sandbox import Sandbox
 from mitos.node.phase import Event, Phase, Transition, transition
+from mitos.node.refusal import server_stopping
 from mitos.node.state.event import EventKind
 from mitos.node.state.idempotency import KeyUse
 from mitos.node.state.persist import SandboxRow
@@ -49,13 +50,20 @@ class Lifecycle:
         self._reaper = reaper
         self._clock = clock
         self._idle_timeout_s = idle_timeout_s
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Refuses every further step: who has a machine by it could not keep it. Idempotent."""
+        self._is_closed = True
 
     def begin(self, sandboxes: Sequence[Sandbox], key: KeyUse | None) -> None:
         """Begins all that one request made.
 
         Raises:
-            ApiError: the state cannot be written; none has begun.
+            ApiError: the state cannot be written, or the server stops; none has begun.
         """
+        if self._is_closed:
+            raise server_stopping()
         self._table.begin([sandbox.row for sandbox in sandboxes], key)
         for sandbox in sandboxes:
             self.take_over(sandbox)
@@ -64,6 +72,22 @@ class Lifecycle:
         """Goes on with a sandbox that an earlier server began."""
         self._registry.add(sandbox)
         self._follow_deadline(sandbox)
+
+    def correct(self, sandbox: Sandbox, machine_id: str, *, is_paused: bool) -> None:
+        """Makes the row of an adopted sandbox say what its machine is. Never fails.
+
+        Args:
+            sandbox: that has a machine.
+            machine_id: of that machine.
+            is_paused: it stands still.
+        """
+        phase = Phase.PAUSED if is_paused else Phase.READY
+        row = self._with_deadline(sandbox.row, phase)
+        row = replace(row, phase=phase, machine_id=machine_id)
+        if row != sandbox.row:
+            self._table.correct(row)
+            sandbox.row = row
+            self._follow_deadline(sandbox)
 
     def check(self, sandbox: Sandbox, event: Event) -> Transition:
         """What follows the event.
@@ -74,6 +98,8 @@ class Lifecycle:
         found = transition(sandbox.phase, event)
         if found is None:
             raise sandbox.refusal()
+        if self._is_closed:
+            raise server_stopping()
         return found
 
     def move(self, sandbox: Sandbox, event: Event, **changes: Any) -> None:
@@ -172,4 +198,4 @@ class Lifecycle:
         elif row.deadline is not None:
             self._reaper.set(row.uid, row.deadline)
         elif self._idle_timeout_s:
-            self._reaper.set(row.uid, self._clock.now() + self._idle_timeout_s)
+            self._reaper.set(row.uid, sandbox.last_active + self._idle_timeout_s)

@@ -1,62 +1,133 @@
-"""What an earlier server left: its hibernated sandboxes live on, all others have ended."""
+"""What an earlier server left: every sandbox whose machine lives goes on, and so do those asleep.
+
+A row says which machine a sandbox has, and was written before or after each step in such an order
+that a machine without a row is of a step that did not happen: it is swept. Where a step was cut
+short between the machine and its row, the machine is right: a sandbox whose machine runs is ready,
+whatever its row says of a pause.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 
-from mitos.node.end import EndReason
+from mitos.agent.link import Link
+from mitos.engine.base import Engine, EngineError, EngineFault, MachineEnd
+from mitos.node.end import EndReason, reason_of
 from mitos.node.inside.budget import Budget
 from mitos.node.lifecycle.creation import Creation
 from mitos.node.lifecycle.lifecycle import Lifecycle
 from mitos.node.lifecycle.supervisor import Supervisor
+from mitos.node.machine.running import RunningMachine
+from mitos.node.machine.token import LinkTokens
 from mitos.node.phase import Phase
+from mitos.node.refusal import translate
 from mitos.node.state.persist import SandboxRow
 from mitos.node.state.state import State
 
-__all__ = ["recover"]
+__all__ = ["Recovery"]
 
 _log = logging.getLogger(__name__)
 
+ADOPTED_AT_ONCE = 16
+"""Each takes a few descriptors and some milliseconds of the engine's."""
 
-def recover(
-    state: State,
-    lifecycle: Lifecycle,
-    supervisor: Supervisor,
-    creation: Creation,
-    snapshot_format: str,
-) -> None:
-    """Takes over what hibernates, ends all else, and removes files that belong to nobody.
+
+class Recovery:
+    """Takes over the sandboxes of an earlier server.
 
     Args:
+        engine: has their machines.
+        tokens: show the machines' agents that they may go on with us.
         state: of the home.
         lifecycle: goes on with sandboxes.
-        supervisor: makes the sandboxes.
+        supervisor: makes them, and watches over their machines.
         creation: knows what families have used up.
-        snapshot_format: what this server's engine can read.
-
-    Raises:
-        ApiError: the state cannot be read or written, or is of another version.
     """
-    budgets: dict[str, Budget] = {}
-    kept: set[str] = set()
-    for row in state.sandboxes.living():
-        if (reason := _loss(row, state, snapshot_format)) is not None:
-            state.sandboxes.end(row, reason)
-            continue
-        if row.budget_id not in budgets:
-            budgets[row.budget_id] = creation.budget(row.budget_id)
-        lifecycle.take_over(supervisor.new_sandbox(row, None, budgets[row.budget_id]))
-        kept.add(row.uid)
-    state.hibernations.sweep(kept)
-    state.checkpoints.sweep(kept)
 
+    def __init__(
+        self,
+        engine: Engine,
+        tokens: LinkTokens,
+        state: State,
+        lifecycle: Lifecycle,
+        supervisor: Supervisor,
+        creation: Creation,
+    ) -> None:
+        self._engine = engine
+        self._tokens = tokens
+        self._state = state
+        self._lifecycle = lifecycle
+        self._supervisor = supervisor
+        self._creation = creation
+        self._budgets: dict[str, Budget] = {}
+        self._slots = asyncio.Semaphore(ADOPTED_AT_ONCE)
 
-def _loss(row: SandboxRow, state: State, snapshot_format: str) -> EndReason | None:
-    """Why a sandbox of an earlier server cannot go on; None when it can."""
-    if row.phase is not Phase.HIBERNATED:
-        _log.warning("sandbox %s ended with the previous server", row.id)
-        return EndReason.SERVER_STOPPED
-    if not state.hibernations.is_readable(row, snapshot_format):
-        _log.error("sandbox %s cannot be woken: its snapshot is unreadable", row.id)
-        return EndReason.UNREADABLE
-    return None
+    async def run(self) -> None:
+        """Takes over all that lives, ends the rest, and removes what belongs to nobody.
+
+        Raises:
+            ApiError: the state cannot be read, or is of another version; or the machines are of a
+                later engine. Nothing was ended or removed.
+        """
+        began = time.perf_counter()
+        rows = self._state.sandboxes.living()
+        last_uses = self._state.sandboxes.last_uses()
+        found = await asyncio.gather(*map(self._find, rows))
+        asleep, living, adopted = set(), set(), 0
+        for row, running in zip(rows, found, strict=True):
+            if isinstance(running, EndReason):
+                _log.warning("sandbox %s ended without its server: %s", row.id, running.value)
+                self._state.sandboxes.end(row, running)
+                continue
+            living.add(row.uid)
+            self._take_over(row, running, last_uses.get(row.uid))
+            if running is None:
+                asleep.add(row.uid)
+            else:
+                adopted += 1
+        self._state.hibernations.sweep(asleep)
+        self._state.checkpoints.sweep(living)
+        await self._engine.sweep()
+        if rows:
+            elapsed_ms = (time.perf_counter() - began) * 1000
+            _log.info("adopted %d sandboxes in %.0f ms", adopted, elapsed_ms)
+
+    async def _find(self, row: SandboxRow) -> RunningMachine | EndReason | None:
+        """A sandbox's machine, None for one that is hibernated; or why it has ended."""
+        if row.phase is Phase.HIBERNATED:
+            if self._state.hibernations.is_readable(row, self._engine.snapshot_format):
+                return None
+            _log.error("sandbox %s cannot be woken: its snapshot is unreadable", row.id)
+            return EndReason.UNREADABLE
+        if row.machine_id is None:
+            return EndReason.SERVER_STOPPED
+        async with self._slots:
+            try:
+                machine = await self._engine.adopt(row.machine_id, row.spec)
+            except EngineError as exc:
+                if exc.fault is EngineFault.UNAVAILABLE:
+                    raise translate(exc, f"sandbox {row.id} cannot be taken over") from exc
+                _log.error("sandbox %s cannot be taken over: %s", row.id, exc)
+                return EndReason.LOST
+        if isinstance(machine, MachineEnd):
+            return reason_of(machine)
+        link = Link(machine.link, machine, token=self._tokens.of(row.machine_id))
+        return RunningMachine(machine, link, row.copied_bytes)
+
+    def _take_over(
+        self, row: SandboxRow, running: RunningMachine | None, last_active: float | None
+    ) -> None:
+        budget_id = row.budget_id
+        if budget_id not in self._budgets:
+            self._budgets[budget_id] = self._creation.budget(budget_id)
+        sandbox = self._supervisor.new_sandbox(row, running, self._budgets[budget_id])
+        if last_active is not None:
+            sandbox.last_active = last_active
+        self._lifecycle.take_over(sandbox)
+        if running is not None:
+            self._lifecycle.correct(
+                sandbox, running.machine.id, is_paused=running.machine.is_paused
+            )
+            self._supervisor.adopt(sandbox)

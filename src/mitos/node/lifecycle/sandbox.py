@@ -18,7 +18,7 @@ from mitos.node.end import EndReason, ended
 from mitos.node.inside.budget import Budget
 from mitos.node.machine.running import RunningMachine
 from mitos.node.phase import Event, Phase, transition
-from mitos.node.refusal import not_running
+from mitos.node.refusal import not_running, server_stopping
 from mitos.node.state.persist import SandboxRow
 from mitos.wire.errors import ApiError
 from mitos.wire.network import NetworkPosture
@@ -106,6 +106,8 @@ class Sandbox:
         self.paused = contextlib.ExitStack()
         """Undone on resume: what holds only while the machine stands still."""
         self.end_reason: EndReason | None = None
+        self.is_left = False
+        """True when the server stops and the sandbox goes on without it."""
         self._ended = asyncio.Event()
         self._max_streams = max_streams
         self._wake = wake
@@ -173,19 +175,26 @@ class Sandbox:
         self.end_reason = reason
         self._ended.set()
 
+    def note_left(self) -> None:
+        """Says to every call that is open that the server stops."""
+        self.is_left = True
+        self._ended.set()
+
     def require_running(self) -> None:
         """Refuses runtime calls where they cannot be served, now or after waking.
 
         Raises:
             ApiError: with Connect code `failed_precondition` while it is paused; or it has ended.
         """
-        if transition(self.phase, Event.CALL) is None:
+        if self.is_left or transition(self.phase, Event.CALL) is None:
             raise self.refusal()
 
     def refusal(self) -> ApiError:
         """The error for what cannot be done in the phase it is in."""
         if self.end_reason is not None:
             return self._ended_error(self.end_reason)
+        if self.is_left:
+            return server_stopping()
         return not_running(self.id, self.phase.value)
 
     def observer(self) -> AgentClient | None:
@@ -243,6 +252,8 @@ class Sandbox:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(END_DEADLINE_S):
                 await self._ended.wait()
+        if self.is_left:
+            return server_stopping()
         return self._ended_error(self.end_reason or EndReason.UNRESPONSIVE)
 
     def _ended_error(self, reason: EndReason) -> ApiError:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
 from mitos.agent.link import Link
+from mitos.agent.stream import LinkLostError
 from mitos.node.clock import Clock
 from mitos.node.end import EndReason, reason_of
 from mitos.node.inside.budget import Budget
@@ -21,10 +22,11 @@ from mitos.node.lifecycle.sandbox import Sandbox
 from mitos.node.machine.launcher import Launcher
 from mitos.node.machine.running import RunningMachine
 from mitos.node.phase import Event, Phase
-from mitos.node.settings import NodeSettings
+from mitos.node.settings import NodeSettings, OnStop
 from mitos.node.state.persist import SandboxRow
 from mitos.node.state.state import State
 from mitos.wire.errors import ApiError
+from mitos.wire.link import LinkError, Tag
 
 __all__ = ["Service", "Supervisor"]
 
@@ -32,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 END_REASON_DEADLINE_S = 1.0
 """How long a machine whose link broke may take to say why; one that still runs is then ended."""
+
+LEAVE_DEADLINE_S = 30.0
+"""How long a step of a sandbox may take to end when the server stops; it is cut short then."""
 
 Service = Callable[[Sandbox, Link], Coroutine[None, None, None] | None]
 """Serves what programs in a sandbox connect to, until its link is lost; None serves nothing."""
@@ -72,9 +77,13 @@ class Supervisor:
         self._services = services
 
     async def close(self) -> None:
-        """Ends every sandbox but the hibernated ones, and stops watching. Idempotent."""
-        awake = [s for s in self._registry.living() if s.phase is not Phase.HIBERNATED]
-        await asyncio.gather(*(self.end(s, EndReason.SERVER_STOPPED) for s in awake))
+        """Ends every sandbox that has a machine, or leaves it, and stops watching. Idempotent."""
+        self._lifecycle.close()
+        awake = [s for s in self._registry.living() if s.running is not None]
+        if self._settings.on_stop is OnStop.END:
+            await asyncio.gather(*(self.end(s, EndReason.SERVER_STOPPED) for s in awake))
+        else:
+            await asyncio.gather(*map(self._leave, awake))
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def new_sandbox(
@@ -99,6 +108,14 @@ class Supervisor:
             work = service(sandbox, running.link)
             if work is not None:
                 self._keep(work, f"service-{sandbox.uid}")
+
+    def adopt(self, sandbox: Sandbox) -> None:
+        """As `attach`, for a machine that an earlier server had."""
+        running = sandbox.awake
+        if sandbox.phase is Phase.PAUSED:
+            sandbox.paused.enter_context(running.link.clock.held())
+        self.attach(sandbox)
+        self._keep(self._confirm(sandbox, running), f"confirm-{sandbox.uid}")
 
     async def detach(self, sandbox: Sandbox) -> None:
         """Ends the machine of a sandbox that lives on without one."""
@@ -151,7 +168,13 @@ class Supervisor:
         """
         machine = running.machine
         try:
-            self._lifecycle.move(sandbox, event, machine_id=machine.id, spec=machine.spec)
+            self._lifecycle.move(
+                sandbox,
+                event,
+                machine_id=machine.id,
+                spec=machine.spec,
+                copied_bytes=running.copied_bytes,
+            )
         except ApiError:
             await self._launcher.destroy(running)
             raise
@@ -208,6 +231,25 @@ class Supervisor:
     async def _wake_for_call(self, sandbox: Sandbox) -> None:
         async with self.holding(sandbox, Event.CALL):
             pass
+
+    async def _leave(self, sandbox: Sandbox) -> None:
+        """Lets go of a sandbox, which goes on and is adopted by the next server. Never fails."""
+        sandbox.note_left()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_DEADLINE_S):
+                await sandbox.lock.acquire()  # for good: nobody changes it any more
+        running, sandbox.running = sandbox.running, None
+        if running is not None:
+            await self._launcher.leave(running)
+
+    async def _confirm(self, sandbox: Sandbox, running: RunningMachine) -> None:
+        """Has a machine be who its sandbox is: an earlier server may have renamed it halfway."""
+        try:
+            told = (await running.link.hello()).get_text(Tag.SANDBOX_ID)
+            if told != sandbox.id:
+                await self._launcher.rename(running, sandbox.id)
+        except (LinkLostError, LinkError, ApiError) as exc:
+            _log.warning("sandbox %s did not say who it is: %s", sandbox.id, exc)
 
     def _keep(self, work: Coroutine[None, None, None], name: str) -> None:
         """Runs what ends with a sandbox's machine."""

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 
 from mitos.engine.base import Engine, EngineError, Machine
 from mitos.node.lifecycle.freeze import Freezer
 from mitos.node.lifecycle.lifecycle import Lifecycle
+from mitos.node.lifecycle.registry import Registry
 from mitos.node.lifecycle.sandbox import Sandbox
 from mitos.node.lifecycle.supervisor import Supervisor
 from mitos.node.phase import Event, Phase
 from mitos.node.refusal import busy, engine_errors
 from mitos.node.state.hibernation import Hibernations
+from mitos.wire.errors import ApiError
 
 __all__ = ["Suspension"]
+
+_log = logging.getLogger(__name__)
+
+HIBERNATED_AT_ONCE = 4
+"""When a server stops: more would only wait for the same disk."""
 
 
 class Suspension:
@@ -91,15 +100,41 @@ class Suspension:
             if sandbox.phase is Phase.HIBERNATED:
                 return
             _require_idle(sandbox)
-            with contextlib.ExitStack() as undo:
-                undo.callback(self._hibernations.clear, sandbox.uid)
-                place = self._hibernations.place(sandbox.uid)
-                snapshot = await self._freezer.snapshot(sandbox, place)
-                _require_idle(sandbox)
-                self._lifecycle.move(sandbox, Event.HIBERNATE, machine_id=None, spec=snapshot.spec)
-                undo.pop_all()
-            sandbox.paused.close()
-            await self._supervisor.detach(sandbox)
+            await self._put_to_sleep(sandbox, _require_idle)
+
+    async def hibernate_all(self, registry: Registry) -> None:
+        """Hibernates every sandbox that has a machine; calls that are open end. Never fails.
+
+        One that cannot be written is left as it is.
+        """
+        awake = [each for each in registry.living() if each.running is not None]
+        slots = asyncio.Semaphore(HIBERNATED_AT_ONCE)
+
+        async def hibernate(sandbox: Sandbox) -> None:
+            sandbox.note_left()
+            try:
+                async with slots, self._supervisor.holding(sandbox, Event.HIBERNATE):
+                    if sandbox.running is not None:
+                        await self._put_to_sleep(sandbox, _require_nothing)
+            except ApiError as exc:
+                _log.error("sandbox %s is not hibernated: %s", sandbox.id, exc.cause or exc.message)
+
+        await asyncio.gather(*map(hibernate, awake))
+
+    async def _put_to_sleep(self, sandbox: Sandbox, require: Callable[[Sandbox], None]) -> None:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._hibernations.clear, sandbox.uid)
+            place = self._hibernations.place(sandbox.uid)
+            snapshot = await self._freezer.snapshot(sandbox, place)
+            require(sandbox)
+            self._lifecycle.move(sandbox, Event.HIBERNATE, machine_id=None, spec=snapshot.spec)
+            undo.pop_all()
+        sandbox.paused.close()
+        await self._supervisor.detach(sandbox)
+
+
+def _require_nothing(sandbox: Sandbox) -> None:
+    pass
 
 
 def _require_idle(sandbox: Sandbox) -> None:

@@ -21,7 +21,7 @@ from mitos.agent.identity import Identity, make_identity
 from mitos.engine.base import Blank, Engine, EngineError, Machine, MachineSpec, Snapshot
 from mitos.node.machine.gather import make_all
 from mitos.node.machine.pool import Pool
-from mitos.node.machine.running import RunningMachine, destroy, restore
+from mitos.node.machine.running import RunningMachine, destroy, leave, restore
 from mitos.node.machine.token import LinkTokens
 from mitos.node.refusal import engine_errors, storage_errors, storage_failed, translate
 from mitos.node.settings import NodeSettings
@@ -101,6 +101,10 @@ class Launcher:
     async def destroy(self, running: RunningMachine) -> None:
         """Ends a machine."""
         await destroy(self._engine, running)
+
+    async def leave(self, running: RunningMachine) -> None:
+        """Lets go of a machine, which goes on for a later server."""
+        await leave(self._engine, running)
 
     @contextlib.asynccontextmanager
     async def copies(

@@ -20,7 +20,7 @@ from mitos.agent.link import Link
 from mitos.engine.base import Blank, Engine, EngineError, Machine, MachineEnd, Snapshot
 from mitos.wire.errors import ApiError
 
-__all__ = ["RunningMachine", "destroy", "restore"]
+__all__ = ["RunningMachine", "destroy", "leave", "restore"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +50,15 @@ async def destroy(engine: Engine, running: RunningMachine) -> None:
         await engine.destroy(running.machine)
     except (EngineError, OSError) as exc:
         _log.error("machine %s could not be removed: %s", running.machine.id, exc)
+
+
+async def leave(engine: Engine, running: RunningMachine) -> None:
+    """Frees the link and lets go of the machine, which goes on. A failure is logged."""
+    await running.link.close()
+    try:
+        await engine.leave(running.machine)
+    except (EngineError, OSError) as exc:
+        _log.error("machine %s could not be left: %s", running.machine.id, exc)
 
 
 async def restore(

@@ -5,7 +5,7 @@ Each step is one transaction, and is never changed once a server with it was rel
 later is a further step. A file of a later server is refused.
 
     sandbox(uid, owner, id, parent, template, phase, created_at, deadline, ended_at, reason,
-            budget, body)                every sandbox, and the last ended ones
+            budget, body, used_at)       every sandbox, and the last ended ones
     budget(id, forks_used)               forks from inside that a family has used up
     checkpoint(id, uid, body)            snapshots kept for a sandbox
     template(owner, id, body)            offered again after a restart
@@ -184,4 +184,14 @@ def _take_over_the_rest(connection: sqlite3.Connection) -> None:
     )
 
 
-_STEPS = (_first_schema, _owners_and_events)
+def _last_uses(connection: sqlite3.Connection) -> None:
+    """The idle clock goes on over a restart. What ran before ended with its server."""
+    connection.execute("ALTER TABLE sandbox ADD COLUMN used_at REAL")
+    connection.execute(
+        "UPDATE sandbox SET body = json_set(body, '$.machine', NULL)"
+        " WHERE ended_at IS NULL AND phase <> ?",
+        (Phase.HIBERNATED.value,),
+    )
+
+
+_STEPS = (_first_schema, _owners_and_events, _last_uses)

@@ -3,7 +3,7 @@
 What is searched for is a column; the rest of a row is its `body`, JSON with a version:
 
     sandbox.body     {"version": 1, "parent_id", "created_at", "fork_time_ms", "network", "spec",
-                      "format", "machine", "remaining_s"}
+                      "format", "machine", "copied_bytes" (0 if absent), "remaining_s"}
     checkpoint.body  {"version": 1, "name", "created_at", "size_bytes", "spec", "format"}
     template.body    {"version": 1, "created_at", "creation_time_ms", "network", "resources",
                       "rootfs", "rootfs_key", "steps", "kernels", "preload", "workload"}
@@ -69,6 +69,7 @@ class SandboxRow:
         spec: what its machine is made of.
         snapshot_format: names what can read its snapshots.
         machine_id: the engine's name of its machine; None while it is hibernated.
+        copied_bytes: memory that the machine had when it was made.
         deadline: when it is ended, or None.
         remaining_s: what is left of the deadline while the sandbox stands still; None while it
             runs, or has no deadline.
@@ -88,6 +89,7 @@ class SandboxRow:
     spec: MachineSpec
     snapshot_format: str
     machine_id: str | None
+    copied_bytes: int
     deadline: float | None
     remaining_s: float | None
     budget_id: str
@@ -184,6 +186,7 @@ def sandbox_columns(row: SandboxRow) -> tuple[Any, ...]:
         spec=_encode_spec(row.spec),
         format=row.snapshot_format,
         machine=row.machine_id,
+        copied_bytes=row.copied_bytes,
         remaining_s=row.remaining_s,
     )
     return (
@@ -214,6 +217,7 @@ def decode_sandbox(columns: tuple[Any, ...]) -> SandboxRow:
         spec=_decode_spec(kept["spec"]),
         snapshot_format=kept["format"],
         machine_id=kept["machine"],
+        copied_bytes=kept.get("copied_bytes", 0),
         deadline=deadline,
         remaining_s=kept["remaining_s"],
         budget_id=budget,

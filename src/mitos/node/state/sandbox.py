@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mitos.node.clock import Clock
 from mitos.node.end import EndReason
@@ -78,6 +78,20 @@ class SandboxTable:
         with self._database.transaction() as transaction:
             _update(transaction, row)
             self._events.write(transaction, event)
+        self._events.publish(event)
+
+    def correct(self, row: SandboxRow) -> None:
+        """Notes what an adopted sandbox turned out to be.
+
+        Never fails: what cannot be written now is written later.
+        """
+        event = self._events.draft(EventKind.PHASE, sandbox=row)
+
+        def write(transaction: Transaction) -> None:
+            _update(transaction, row)
+            self._events.write(transaction, event)
+
+        self._database.write_or_defer(write)
         self._events.publish(event)
 
     def rename(self, row: SandboxRow, *, replaced: SandboxRow | None) -> None:
@@ -163,6 +177,25 @@ class SandboxTable:
             Relative(uid, name, parent, template, created_at, ended_at, _reason(reason))
             for uid, name, parent, template, created_at, ended_at, reason in rows
         ]
+
+    def last_uses(self) -> dict[str, float]:
+        """When the living sandboxes were used last, by uid, as far as it was noted."""
+        rows = self._database.query(
+            "SELECT uid, used_at FROM sandbox WHERE ended_at IS NULL AND used_at IS NOT NULL"
+        )
+        return dict(rows)
+
+    def save_uses(self, uses: Mapping[str, float]) -> None:
+        """Notes when sandboxes were used last, by uid.
+
+        Raises:
+            ApiError: the state cannot be written.
+        """
+        with self._database.transaction() as transaction:
+            transaction.executemany(
+                "UPDATE sandbox SET used_at = ? WHERE uid = ?",
+                [(used_at, uid) for uid, used_at in uses.items()],
+            )
 
     def forks_used(self, budget_id: str) -> int:
         """How many forks from inside the family of a budget has made."""

@@ -1,0 +1,299 @@
+"""Sandboxes that outlive their server, over the fake engine. `tests/crash` kills real servers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from mitos.engine.base import EngineError, EngineFault, MachineEnd, MachineSpec
+from mitos.engine.fake import FakeEngine
+from mitos.engine.fake.engine import FakeMachine
+from mitos.host.rootfs import RootFilesystem, RootKind
+from mitos.node.lifecycle import use
+from mitos.node.phase import Phase
+from mitos.node.settings import OnStop
+from mitos.wire.errors import ApiError
+from tests.node.clock import ManualClock
+from tests.node.conftest import Node, StartNode, output
+
+
+@pytest.fixture
+async def node(start_node: StartNode) -> Node:
+    """A node whose sandboxes outlive it."""
+    started = await start_node(on_stop=OnStop.LEAVE)
+    await started.templates.create("python")
+    return started
+
+
+async def restart(node: Node, start_node: StartNode, **settings: object) -> Node:
+    await node.close()
+    return await start_node(**{"on_stop": OnStop.LEAVE, **settings})
+
+
+def machine_of(node: Node, engine: FakeEngine, sandbox_id: str) -> FakeMachine:
+    machine_id = node._parts.registry.find("local", sandbox_id).row.machine_id
+    assert machine_id is not None
+    return engine.host.machines[machine_id]
+
+
+async def test_every_sandbox_is_what_it_was(node: Node, start_node: StartNode) -> None:
+    for name in ("ready", "paused", "asleep"):
+        await node.create("python", name)
+        await output(node, name, f"echo {name} > /tmp/name")
+    node.set_timeout("ready", 600)
+    await node.fork("ready", ["child"])
+    kept = await node.checkpoint("ready", "first")
+    await node.pause("paused")
+    await node.hibernate("asleep")
+    before = node.list_sandboxes()
+
+    again = await restart(node, start_node)
+
+    assert before == again.list_sandboxes()
+    assert [kept] == again.list_checkpoints("ready")
+    assert ["ready", "child"] == [each.id for each in again.family("child")]
+    await again.resume("paused")
+    for name, word in (("ready", "ready"), ("child", "ready"), ("asleep", "asleep")):
+        assert f"{word}\n" == await output(again, name, "cat /tmp/name")
+    assert "paused\n" == await output(again, "paused", "cat /tmp/name")
+
+
+async def test_a_paused_sandbox_stands_still_until_it_is_resumed(
+    node: Node, start_node: StartNode, engine: FakeEngine
+) -> None:
+    await node.create("python", "one")
+    await node.pause("one")
+
+    again = await restart(node, start_node)
+
+    assert machine_of(again, engine, "one").is_paused
+    with pytest.raises(ApiError):
+        again.agent("one")
+    await again.fork("one", ["child"])
+    assert "ok\n" == await output(again, "child", "echo ok")
+    await again.resume("one")
+    assert "ok\n" == await output(again, "one", "echo ok")
+
+
+async def test_servers_can_follow_each_other(node: Node, start_node: StartNode) -> None:
+    await node.create("python", "one")
+    for number in range(5):
+        node = await restart(node, start_node)
+        assert f"{number}\n" == await output(node, "one", f"echo {number}")
+
+
+async def test_what_no_row_names_is_swept(
+    node: Node, start_node: StartNode, engine: FakeEngine, tmp_path: Path
+) -> None:
+    await node.create("python", "one")
+    stray = await engine.boot(MachineSpec(RootFilesystem(RootKind.FOLDER, tmp_path), tmp_path))
+    await engine.leave(stray)
+
+    again = await restart(node, start_node)
+
+    assert stray.id not in engine.host.machines
+    assert "ok\n" == await output(again, "one", "echo ok")
+
+
+async def test_a_machine_that_ended_meanwhile_is_told_with_its_reason(
+    node: Node, start_node: StartNode, engine: FakeEngine
+) -> None:
+    await node.create("python", "one")
+    await node.create("python", "two")
+    machine = machine_of(node, engine, "one")
+    await node.close()
+    await machine.stop(MachineEnd.OUT_OF_MEMORY)
+
+    again = await start_node(on_stop=OnStop.LEAVE)
+
+    with pytest.raises(ApiError) as caught:
+        again.agent("one")
+    assert "memory limit" in caught.value.cause
+    assert ["two"] == [each.id for each in again.list_sandboxes()]
+
+
+async def test_machines_of_a_later_engine_are_not_touched(
+    node: Node, start_node: StartNode, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.create("python", "one")
+    await node.close()
+
+    async def refuse(machine_id: str, spec: MachineSpec) -> MachineEnd:
+        raise EngineError("of a later release", fault=EngineFault.UNAVAILABLE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "adopt", refuse)
+        with pytest.raises(ApiError, match="cannot be taken over"):
+            await start_node(on_stop=OnStop.LEAVE)
+
+    again = await start_node(on_stop=OnStop.LEAVE)
+    assert "ok\n" == await output(again, "one", "echo ok")
+
+
+async def test_a_sandbox_that_was_renamed_halfway_is_itself_again(
+    node: Node, start_node: StartNode
+) -> None:
+    await node.create("python", "one")
+    sandbox = node._parts.registry.find("local", "one")
+    await node._parts.supervisor._launcher.rename(sandbox.awake, "other")
+    assert "other\n" == await output(node, "one", "hostname")
+
+    again = await restart(node, start_node)
+    async with asyncio.timeout(10):
+        while await output(again, "one", "hostname") != "one\n":
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("was_paused", [False, True])
+async def test_half_a_pause_is_what_the_machine_is(
+    node: Node, start_node: StartNode, engine: FakeEngine, *, was_paused: bool
+) -> None:
+    """The server died between the machine and the row."""
+    await node.create("python", "one")
+    node.set_timeout("one", 600)
+    machine = machine_of(node, engine, "one")
+    if was_paused:
+        await node.pause("one")
+        await engine.resume(machine)
+    else:
+        sandbox = node._parts.registry.find("local", "one")
+        async with node._parts.suspension._freezer.frozen(sandbox):
+            await engine.pause(machine)
+
+    again = await restart(node, start_node)
+
+    (record,) = again.list_sandboxes()
+    assert (Phase.READY if was_paused else Phase.PAUSED) is record.phase
+    await again.resume("one")
+    assert "ok\n" == await output(again, "one", "echo ok")
+
+
+async def test_deadlines_go_on(node: Node, start_node: StartNode, clock: ManualClock) -> None:
+    for name in ("early", "late"):
+        await node.create("python", name)
+    node.set_timeout("early", 60)
+    node.set_timeout("late", 600)
+    await node.close()
+    await clock.advance(100)
+
+    again = await start_node(on_stop=OnStop.LEAVE)
+    await clock.advance(0)
+
+    assert ["late"] == [each.id for each in again.list_sandboxes()]
+    await clock.advance(501)
+    assert [] == again.list_sandboxes()
+
+
+async def test_the_idle_clock_goes_on(
+    start_node: StartNode, clock: ManualClock, engine: FakeEngine
+) -> None:
+    settings = {"idle_timeout_s": 100, "on_stop": OnStop.LEAVE}
+    node = await start_node(**settings)
+    await node.templates.create("python")
+    await node.create("python", "one")
+    await clock.advance(70)
+    await node.close()
+
+    again = await start_node(**settings)
+    await clock.advance(25)
+    assert ["one"] == [each.id for each in again.list_sandboxes()]
+    await clock.advance(5)
+
+    assert [] == again.list_sandboxes()
+
+
+async def test_a_use_is_written_down_and_dated_later(
+    node: Node, start_node: StartNode, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(use, "WRITE_S", 0.01)
+    again = await restart(node, start_node)
+    await again.create("python", "one")
+    async with asyncio.timeout(10):
+        while not (uses := again._parts.state.sandboxes.last_uses()):
+            await asyncio.sleep(0.01)
+
+    assert [clock.now() + 0.01] == list(uses.values())
+
+
+async def test_an_open_call_is_told_that_the_server_stops(node: Node) -> None:
+    await node.create("python", "one")
+    running = asyncio.create_task(output(node, "one", "sleep 30"))
+    await asyncio.sleep(0.05)
+
+    await node.close()
+
+    with pytest.raises(ApiError) as caught:
+        await asyncio.wait_for(running, 2)
+    assert (503, "the server is being restarted") == (caught.value.status, caught.value.message)
+
+
+async def test_what_is_being_made_when_the_server_stops_is_gone(
+    node: Node, start_node: StartNode, engine: FakeEngine
+) -> None:
+    hold = engine.hold_next("restore")
+    creating = asyncio.create_task(node.create("python", "one"))
+    await hold.reached.wait()
+    closing = asyncio.create_task(node.close())
+    await asyncio.sleep(0.05)
+    hold.let_go.set()
+
+    with pytest.raises(ApiError):
+        await creating
+    await closing
+    again = await start_node(on_stop=OnStop.LEAVE)
+    assert [] == again.list_sandboxes()
+    assert {} == engine.host.machines
+
+
+async def test_a_stopped_server_can_hibernate_all(
+    start_node: StartNode, engine: FakeEngine
+) -> None:
+    node = await start_node(on_stop=OnStop.HIBERNATE)
+    await node.templates.create("python")
+    for name in ("one", "two", "paused"):
+        await node.create("python", name)
+        await output(node, name, f"echo {name} > /tmp/name")
+    await node.pause("paused")
+    running = asyncio.create_task(output(node, "two", "sleep 30"))
+    await asyncio.sleep(0.05)
+
+    again = await restart(node, start_node)
+
+    with pytest.raises(ApiError, match="is being restarted"):
+        await running
+    assert {Phase.HIBERNATED} == {each.phase for each in again.list_sandboxes()}
+    assert {} == engine.host.machines
+    for name in ("one", "two", "paused"):
+        assert f"{name}\n" == await output(again, name, "cat /tmp/name")
+
+
+async def test_what_cannot_be_hibernated_is_left_running(
+    start_node: StartNode, engine: FakeEngine
+) -> None:
+    node = await start_node(on_stop=OnStop.HIBERNATE)
+    await node.templates.create("python")
+    await node.create("python", "one")
+    engine.fail_next = "checkpoint"
+
+    again = await restart(node, start_node)
+
+    (record,) = again.list_sandboxes()
+    assert Phase.READY is record.phase
+    assert "ok\n" == await output(again, "one", "echo ok")
+
+
+async def test_a_familys_budget_is_shared_again(start_node: StartNode) -> None:
+    settings = {"guest_forks": 3, "on_stop": OnStop.LEAVE}
+    node = await start_node(**settings)
+    await node.templates.create("python")
+    await node.create("python", "one")
+    sandbox = node._parts.registry.find("local", "one")
+    await node._parts.creation.fork_from_inside(sandbox, ["child"])
+
+    again = await restart(node, start_node, **settings)
+
+    one, child = (again._parts.registry.find("local", name) for name in ("one", "child"))
+    assert one.budget is child.budget
+    assert 1 == one.budget.forks_used
