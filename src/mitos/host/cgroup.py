@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,10 @@ class Hierarchy(Protocol):
 
     def memory(self, group: str) -> Memory:
         """What of its memory is what."""
+        raise NotImplementedError
+
+    def memory_limit(self, group: str) -> int:
+        """How much memory the group may use."""
         raise NotImplementedError
 
     def set_memory_limit(self, group: str, limit_bytes: int) -> None:
@@ -138,6 +143,10 @@ class HierarchyV1(Hierarchy):
         table = _table(self.mounts["memory"] / group / "memory.stat")
         return Memory(table.get("total_shmem", table.get("total_cache", 0)), table["total_rss"])
 
+    def memory_limit(self, group: str) -> int:
+        """How much memory the group may use."""
+        return int((self.mounts["memory"] / group / "memory.limit_in_bytes").read_text())
+
     def set_memory_limit(self, group: str, limit_bytes: int) -> None:
         """Changes how much memory the group may use."""
         (self.mounts["memory"] / group / "memory.limit_in_bytes").write_text(str(limit_bytes))
@@ -186,6 +195,11 @@ class HierarchyV2(Hierarchy):
         """What of its memory is what."""
         table = _table(self.root / group / "memory.stat")
         return Memory(table["shmem"], table["anon"])
+
+    def memory_limit(self, group: str) -> int:
+        """How much memory the group may use; as good as infinitely much where there is no limit."""
+        text = (self.root / group / "memory.max").read_text().strip()
+        return sys.maxsize if text == "max" else int(text)
 
     def set_memory_limit(self, group: str, limit_bytes: int) -> None:
         """Changes how much memory the group may use; it must use less than that."""

@@ -14,10 +14,30 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["ProcessWatch"]
+__all__ = ["ProcessWatch", "start_ticks"]
+
+_START_TIME = 19
+"""Where `starttime` stands behind the state."""
 
 _STOPPED = "Tt"
 """Letters of proc(5): stopped by a signal, or by a debugger."""
+
+
+def start_ticks(pid: int) -> int:
+    """When a process began, in ticks since the host booted: no later one with its id has the same.
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    try:
+        return int(_stat(pid)[_START_TIME])
+    except FileNotFoundError as exc:
+        raise ProcessLookupError(f"process {pid} is gone") from exc
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of proc(5)'s `stat` from the state on: what stands before may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 class ProcessWatch:
@@ -32,12 +52,13 @@ class ProcessWatch:
         self._loop.add_reader(descriptor, self._on_end)
 
     @classmethod
-    def open(cls, pid: int, *, argument: str) -> ProcessWatch:
+    def open(cls, pid: int, *, argument: str, started: int) -> ProcessWatch:
         """Starts to watch a process.
 
         Args:
             pid: its id.
             argument: a word of its command line, which shows that it is the one that is meant.
+            started: its `start_ticks`, which shows that as well.
 
         Raises:
             ProcessLookupError: there is no such process, or it is another one.
@@ -45,10 +66,8 @@ class ProcessWatch:
         descriptor = os.pidfd_open(pid)
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if os.fsencode(argument) not in words:
-                raise ProcessLookupError(
-                    f"process {pid} does not have {argument} in its command line"
-                )
+            if os.fsencode(argument) not in words or start_ticks(pid) != started:
+                raise ProcessLookupError(f"process {pid} is another one than with {argument}")
             return cls(pid, descriptor)
         except FileNotFoundError as exc:
             os.close(descriptor)
@@ -66,10 +85,10 @@ class ProcessWatch:
     def is_stopped(self) -> bool:
         """True while it is held, by us or by anybody else."""
         try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text()
+            state = _stat(self.pid)[0]
         except OSError:  # it has ended, or there is no descriptor to look with
             return False
-        return not self.ended and stat.rpartition(")")[2].split()[0] in _STOPPED
+        return not self.ended and state in _STOPPED
 
     def on_end(self, callback: Callable[[], None]) -> None:
         """Has `callback` called once, when the process has ended."""

@@ -20,7 +20,16 @@ from pathlib import Path
 
 from mitos.host.spawn import Spawned, spawn
 
-__all__ = ["Child", "CommandError", "CommandTimeoutError", "Completed", "find", "run", "start"]
+__all__ = [
+    "Child",
+    "CommandError",
+    "CommandTimeoutError",
+    "Completed",
+    "command_line",
+    "find",
+    "run",
+    "start",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -205,9 +214,18 @@ def find(argument: str) -> list[int]:
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if wanted in (entry / "cmdline").read_bytes().split(b"\0"):
+            if wanted in command_line(int(entry.name)).split(b"\0"):
                 found.append(int(entry.name))
     return found
+
+
+def command_line(pid: int) -> bytes:
+    """A process's words, each ended by a null byte; b"" of one that has ended.
+
+    Raises:
+        OSError: it is gone, or there is no descriptor to look with.
+    """
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 class _Capture:

@@ -343,7 +343,7 @@ async def test_no_descriptor_is_left_after_a_machine(lab: Lab) -> None:
     assert descriptors() - before == set()
 
 
-async def test_a_start_removes_what_a_crashed_engine_left(state: Path, spec: MachineSpec) -> None:
+async def test_a_sweep_removes_what_a_crashed_engine_left(state: Path, spec: MachineSpec) -> None:
     crashed = GvisorEngine(GvisorSettings(runsc=runsc(), state=state))
     await crashed.start()
     machine = await crashed.boot(spec)
@@ -352,7 +352,11 @@ async def test_a_start_removes_what_a_crashed_engine_left(state: Path, spec: Mac
     assert leftovers.sandboxes() != []
 
     successor = GvisorEngine(GvisorSettings(runsc=runsc(), state=state))
+    left = leftovers.sandboxes()
     await successor.start()
+    assert leftovers.sandboxes() == left
+
+    await successor.sweep()
 
     assert leftovers.sandboxes() == []
     end = await asyncio.wait_for(machine.wait_end(), _PROMPT_S)

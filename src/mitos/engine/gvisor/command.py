@@ -6,6 +6,7 @@ tmpfs counts as the sandbox's.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from mitos.engine.base import EngineError, EngineFault
@@ -50,6 +51,10 @@ class CommandControl:
 
     async def give_memory_back(self, target: Target) -> None:
         """Does nothing: no command of the runtime's asks for it."""
+
+    async def wait_done(self, target: Target) -> None:
+        """Waits for as long as an order may take: no command asks for it."""
+        await asyncio.sleep(target.timeout_s)
 
     async def pause(self, target: Target) -> None:
         """Stops every process."""

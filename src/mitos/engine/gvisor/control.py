@@ -126,6 +126,10 @@ class Control(Protocol):
         """Has the sandbox's kernel return what it does not need; does nothing if it cannot."""
         ...
 
+    async def wait_done(self, target: Target) -> None:
+        """Waits until a running sandbox has done what an earlier process ordered it to save."""
+        ...
+
     async def pause(self, target: Target) -> None:
         """Stops every process. Not idempotent: pauses count."""
         ...
@@ -232,6 +236,13 @@ class SocketControl:
         """Has the sandbox's kernel return what it does not need; does nothing if it cannot."""
         if self._traits.has_own_calls:
             await call(target, _OWN_CALL, _GIVE_BACK)
+
+    async def wait_done(self, target: Target) -> None:
+        """Waits until a running sandbox has done what an earlier process ordered it to save.
+
+        The kernel delivers no signal while it is being saved, and signal 0 does nothing.
+        """
+        await call(target, "containerManager.Signal", {"CID": target.id})
 
     async def pause(self, target: Target) -> None:
         """Stops every process."""

@@ -1,12 +1,13 @@
 """The gVisor engine: the seam's methods over sandboxes, and who owns them.
 
 A blank and the machine it becomes are one sandbox. The engine keeps every sandbox until its removal
-has succeeded, so `close` finds all of them. An order once given to a sandbox is seen through even
-when the caller is cancelled: half a pause would leave it unknown whether the sandbox stands still.
+has succeeded, or it is left, so `close` finds all of them. An order once given to a sandbox is seen
+through even when the caller is cancelled: half a pause would leave it unknown whether the sandbox
+stands still.
 
-On crash: sandboxes keep running without us; the next `start` removes them. Full disk: `checkpoint`
-fails with `NO_SPACE` before it stops the machine. Slow disk: orders have deadlines that grow with a
-machine's memory.
+On crash: sandboxes keep running without us; the next engine adopts those that are wanted and sweeps
+the others. Full disk: `checkpoint` fails with `NO_SPACE` before it stops the machine. Slow disk:
+orders have deadlines that grow with a machine's memory.
 """
 
 from __future__ import annotations
@@ -16,11 +17,9 @@ import contextlib
 import functools
 import hashlib
 import logging
-import os
 import secrets
 import shutil
-import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from mitos.engine.base import (
@@ -34,18 +33,14 @@ from mitos.engine.base import (
     Snapshot,
     require_bootable,
 )
-from mitos.engine.gvisor import image, probe, room, sandbox
-from mitos.engine.gvisor.command import CommandControl
-from mitos.engine.gvisor.control import Control, SocketControl, order_failed
+from mitos.engine.gvisor import adoption, image, journal, making, orders, probe
 from mitos.engine.gvisor.facts import FACTS
 from mitos.engine.gvisor.machine import GvisorBlank, GvisorMachine
 from mitos.engine.gvisor.place import Place
-from mitos.engine.gvisor.release import Traits
 from mitos.engine.gvisor.runsc import Runsc
 from mitos.engine.gvisor.sandbox import Sandbox
 from mitos.engine.gvisor.settings import GvisorSettings
 from mitos.engine.gvisor.users import Users
-from mitos.host import process
 from mitos.host.finish import finish
 
 __all__ = ["GvisorEngine", "group_of"]
@@ -66,7 +61,7 @@ class GvisorEngine:
         self._none_in_the_making = asyncio.Event()
         self._none_in_the_making.set()
         self._place: Place | None = None
-        self._control: Control = SocketControl(Traits())
+        self._left: frozenset[str] = frozenset()
         self._format = ""
         self._is_tested = False
 
@@ -90,7 +85,7 @@ class GvisorEngine:
         return (await probe.examine(self._settings)).probe
 
     async def start(self) -> None:
-        """Makes the engine's folders and removes what a crashed predecessor left in them.
+        """Makes the engine's folders. What an earlier process left stays until `sweep`.
 
         Raises:
             EngineError: `UNAVAILABLE` when the engine cannot run here.
@@ -100,37 +95,74 @@ class GvisorEngine:
             raise probe.unavailable(findings.probe)
         state = self._settings.state.resolve()
         runsc = Runsc(self._settings.runsc.resolve(), state / "runsc")
+        machines = state / "machines"
+        for folder in (state, runsc.root, machines):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         place = Place(
             settings=self._settings,
             runsc=runsc,
-            machines=state / "machines",
+            machines=machines,
+            copies=state / "copies",
             hierarchy=findings.hierarchy,
             group=self.control_group,
-            users=await _users(state),
+            users=await _users(state, machines),
         )
-        for folder in (state, runsc.root, place.machines):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._format = f"{self.name}-{findings.release}"
+        self._format = findings.release.snapshot_format
         self._is_tested = findings.release.is_known
-        traits = findings.release.traits
-        self._control = SocketControl(traits) if traits.has_socket else CommandControl(runsc)
         self._place = place
-        _log.info(
-            "gVisor engine uses runsc %s by %s", findings.release, type(self._control).__name__
-        )
+        self._left = adoption.left(place)
+        adoption.end_commands(place)
+        shutil.rmtree(place.copies, ignore_errors=True)
+        control = type(place.control_of(self._format)).__name__
+        _log.info("gVisor engine uses runsc %s by %s", findings.release, control)
 
-    async def adopt(self, machine_id: str, spec: MachineSpec) -> Machine | MachineEnd:  # noqa: ARG002
-        """Cannot take over what an earlier process left."""
-        return MachineEnd.LOST
+    async def adopt(self, machine_id: str, spec: MachineSpec) -> Machine | MachineEnd:
+        """Takes over a machine that an earlier process ran, or says how it ended.
+
+        gVisor counts pauses and tells nobody: one that was cut short in a pause comes back as a
+        copy, which is not paused.
+
+        Raises:
+            EngineError: `UNAVAILABLE`, a later release made it; or it cannot be taken over now.
+        """
+        place = self._started()
+        if machine_id not in self._left:
+            return MachineEnd.LOST
+        found = await making.adopt(machine_id, spec, place)
+        if isinstance(found, MachineEnd):
+            return found
+        try:
+            if not found.is_paused:
+                found.continue_kernel()
+            found.room.lower_after(functools.partial(found.control.wait_done, found.target))
+            machine = await self._run(found)
+            if not found.is_between:
+                self._sandboxes[found.id] = found
+                return machine
+            return await self._copy(found)
+        except EngineError:
+            if found.is_running:
+                raise
+            return making.end_of(machine_id, place)
+        finally:
+            if found.id not in self._sandboxes:
+                await finish(found.let_go())
 
     async def sweep(self) -> None:
-        """Removes what an earlier process left."""
-        if self._place is not None:
-            await _sweep(self._place)
+        """Removes every machine and blank that an earlier process left and nobody adopted."""
+        place = self._started()
+        strays, self._left = self._left - self._sandboxes.keys(), frozenset()
+        await adoption.sweep(strays, place)
 
     async def leave(self, machine: Machine) -> None:
-        """Cannot let go of a machine."""
-        raise EngineError(f"{machine.id} cannot be left", fault=EngineFault.UNSUPPORTED)
+        """Lets go of a machine without ending it.
+
+        Raises:
+            EngineError: it is not of this engine.
+        """
+        sandbox = _ours(machine)
+        self._sandboxes.pop(sandbox.id, None)
+        await finish(sandbox.let_go())
 
     async def close(self) -> None:
         """Destroys every machine and blank. Idempotent."""
@@ -154,7 +186,7 @@ class GvisorEngine:
             EngineError: it did not start; nothing of it is left.
         """
         async with self._made(spec) as made:
-            await finish(self._control.start(made.target))
+            await finish(made.control.start(made.target))
             return await self._run(made)
 
     async def prepare(self, spec: MachineSpec) -> Blank:
@@ -174,7 +206,7 @@ class GvisorEngine:
             EngineError: `NO_SPACE` when the disk is full. The directory is then gone.
         """
         sandbox = self._running(machine, "checkpoint")
-        return await finish(self._checkpoint(sandbox, directory))
+        return await finish(orders.checkpoint(sandbox, directory))
 
     async def restore(self, blank: Blank, snapshot: Snapshot) -> Machine:
         """Fills the blank with the snapshot.
@@ -195,7 +227,7 @@ class GvisorEngine:
             except image.ImageError as exc:
                 raise EngineError(f"restore into {blank.id} failed: {exc}") from exc
             blank.sandbox.continue_kernel()
-            await finish(self._fill(blank.sandbox, snapshot.directory, size))
+            await finish(orders.fill(blank.sandbox, snapshot.directory, size))
             return await self._run(blank.sandbox)
 
     async def pause(self, machine: Machine) -> None:
@@ -204,7 +236,7 @@ class GvisorEngine:
         Raises:
             EngineError: the machine has ended or does not answer.
         """
-        await finish(self._set_paused(self._running(machine, "pause"), paused=True))
+        await finish(orders.set_paused(self._running(machine, "pause"), paused=True))
 
     async def resume(self, machine: Machine) -> None:
         """Undoes `pause`. Idempotent.
@@ -212,7 +244,7 @@ class GvisorEngine:
         Raises:
             EngineError: the machine has ended or does not answer.
         """
-        await finish(self._set_paused(self._running(machine, "resume"), paused=False))
+        await finish(orders.set_paused(self._running(machine, "resume"), paused=False))
 
     async def destroy(self, item: Machine | Blank) -> None:
         """Ends a machine or blank and removes everything it has on the host. Idempotent.
@@ -224,76 +256,23 @@ class GvisorEngine:
             raise EngineError(f"{item.id} is not of this engine")
         await self._remove(item.sandbox)
 
-    async def _checkpoint(self, sandbox: Sandbox, directory: Path) -> Snapshot:
-        sandbox.continue_kernel()
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            async with self._room(sandbox, lambda: self._to_checkpoint(sandbox)):
-                await self._control.checkpoint(sandbox.target, directory, sandbox.memory())
-            image.seal(directory, snapshot_format=self._format)
-        except BaseException as exc:
-            shutil.rmtree(directory, ignore_errors=True)
-            if isinstance(exc, OSError):
-                raise order_failed("checkpoint", sandbox.target, str(exc)) from exc
-            raise
-        finally:
-            if sandbox.is_paused:
-                sandbox.stop_kernel()
-        return Snapshot(directory, sandbox.spec)
-
-    def _to_checkpoint(self, sandbox: Sandbox) -> int:
-        held = sandbox.memory()
-        counted = held.shared_bytes if self._control.charges_snapshots else 0
-        return room.to_checkpoint(held) + counted
-
-    async def _fill(self, sandbox: Sandbox, directory: Path, size: image.Size) -> None:
-        memory_mib = sandbox.spec.resources.memory_mib
-        if size.pages_bytes > memory_mib << 20:
-            raise room.too_small(memory_mib)
-        try:
-            async with self._room(sandbox, lambda: room.to_restore(size), size.pages_bytes):
-                await self._control.restore(sandbox.target, directory)
-        except (EngineError, OSError) as exc:
-            if sandbox.is_out_of_memory:
-                raise room.too_small(memory_mib) from exc
-            if isinstance(exc, OSError):
-                raise order_failed("restore", sandbox.target, str(exc)) from exc
-            raise
-
-    @contextlib.asynccontextmanager
-    async def _room(
-        self, sandbox: Sandbox, work: Callable[[], int], content_bytes: int = 0
-    ) -> AsyncIterator[None]:
-        """Room for the kernel's work, beyond the sandbox's limit where it must be.
-
-        Args:
-            sandbox: whose kernel works.
-            work: computes how much memory that takes.
-            content_bytes: what the guest will have more afterwards.
-        """
-        give_back = functools.partial(self._control.give_memory_back, sandbox.target)
-        async with contextlib.AsyncExitStack() as stack:
-            if not sandbox.room.fits(content_bytes + work()):
-                await give_back()
-            if not sandbox.room.fits(content_bytes + work()):
-                raised = sandbox.room.raised(work(), give_back, content_bytes=content_bytes)
-                await stack.enter_async_context(raised)
-            yield
-
-    async def _set_paused(self, sandbox: Sandbox, *, paused: bool) -> None:
-        # The runtime counts pauses, and a resume too many ends the sandbox.
-        if sandbox.is_paused == paused:
-            return
-        order = self._control.pause if paused else self._control.resume
-        sandbox.continue_kernel()
-        await order(sandbox.target)
-        sandbox.is_paused = paused
-        if paused:
-            sandbox.stop_kernel()
-
     async def _run(self, sandbox: Sandbox) -> GvisorMachine:
-        sandbox.expect_exit(await self._control.watch_exit(sandbox.target))
-        return GvisorMachine(sandbox, self._format)
+        sandbox.expect_exit(await sandbox.control.watch_exit(sandbox.target))
+        return GvisorMachine(sandbox)
+
+    async def _copy(self, sandbox: Sandbox) -> Machine:
+        """A machine that goes on from where another stands, whether or not that is paused."""
+        directory = self._started().copies / sandbox.id
+        try:
+            snapshot = await finish(orders.checkpoint(sandbox, directory))
+            return await self.restore(await self.prepare(sandbox.spec), snapshot)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _started(self) -> Place:
+        if self._place is None:
+            raise EngineError("the gVisor engine is not started", fault=EngineFault.UNAVAILABLE)
+        return self._place
 
     async def _remove(self, sandbox: Sandbox) -> None:
         await sandbox.destroy()
@@ -302,21 +281,20 @@ class GvisorEngine:
     @contextlib.asynccontextmanager
     async def _made(self, spec: MachineSpec) -> AsyncIterator[Sandbox]:
         """Makes a sandbox and keeps it, unless the block fails: then it is destroyed."""
-        if self._place is None:
-            raise EngineError("the gVisor engine is not started", fault=EngineFault.UNAVAILABLE)
+        place = self._started()
         require_bootable(spec, self.facts)
         self._making += 1
         self._none_in_the_making.clear()
         try:
             sandbox_id = f"mt-{secrets.token_hex(6)}"
-            made = await Sandbox.create(sandbox_id, spec, self._place)
+            made = await making.create(sandbox_id, spec, place, snapshot_format=self._format)
             self._sandboxes[made.id] = made
         finally:
             self._making -= 1
             if self._making == 0:
                 self._none_in_the_making.set()
         async with self._destroyed_on_error(made):
-            await finish(self._control.connect_loopback(made.target))
+            await finish(made.control.connect_loopback(made.target))
             yield made
 
     @contextlib.asynccontextmanager
@@ -328,11 +306,16 @@ class GvisorEngine:
             raise
 
     def _running(self, machine: Machine, order: str) -> Sandbox:
-        if not isinstance(machine, GvisorMachine):
-            raise EngineError(f"{machine.id} is not a machine of this engine")
-        if not machine.sandbox.is_running:
+        sandbox = _ours(machine)
+        if not sandbox.is_running:
             raise EngineError(f"{order} of {machine.id} failed: it has ended")
-        return machine.sandbox
+        return sandbox
+
+
+def _ours(machine: Machine) -> Sandbox:
+    if not isinstance(machine, GvisorMachine):
+        raise EngineError(f"{machine.id} is not a machine of this engine")
+    return machine.sandbox
 
 
 def group_of(state: Path) -> str:
@@ -343,23 +326,19 @@ def group_of(state: Path) -> str:
     return f"mitos-{hashlib.sha256(bytes(state)).hexdigest()[:12]}"
 
 
-async def _users(state: Path) -> Users | None:
-    """Users for sandboxes, where the host allows them: in a container it may not."""
+async def _users(state: Path, machines: Path) -> Users | None:
+    """Users for sandboxes, where the host allows them: in a container it may not.
+
+    Those of an earlier process's sandboxes are taken.
+    """
     users = Users(state)
+    for folder in machines.iterdir():
+        entry = journal.read(folder)
+        if entry is not None and entry.user is not None:
+            users.reserve(entry.user)
     try:
         users.give_back(await users.take())
     except OSError as exc:
         _log.warning("sandboxes share the host's user nobody: %s", exc)
         return None
     return users
-
-
-async def _sweep(place: Place) -> None:
-    for pid in process.find(f"--root={place.runsc.root}"):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    found = place.hierarchy.children(place.group)
-    found.update(entry.name for entry in place.machines.iterdir())
-    for sandbox_id in sorted(found):
-        _log.warning("removing sandbox %s that a previous server left behind", sandbox_id)
-        await sandbox.purge(sandbox_id, place)

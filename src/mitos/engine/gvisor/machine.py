@@ -29,9 +29,8 @@ class GvisorBlank:
 class GvisorMachine:
     """A sandbox whose agent runs."""
 
-    def __init__(self, sandbox: Sandbox, snapshot_format: str) -> None:
+    def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
-        self.snapshot_format = snapshot_format
 
     @property
     def id(self) -> str:
@@ -47,6 +46,11 @@ class GvisorMachine:
     def is_paused(self) -> bool:
         """True from `pause` to `resume`."""
         return self.sandbox.is_paused
+
+    @property
+    def snapshot_format(self) -> str:
+        """Names what can read its snapshots."""
+        return self.sandbox.snapshot_format
 
     @property
     def link(self) -> ByteStream:

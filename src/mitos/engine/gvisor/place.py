@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mitos.engine.gvisor.command import CommandControl
+from mitos.engine.gvisor.control import Control, SocketControl
+from mitos.engine.gvisor.release import traits_of
 from mitos.engine.gvisor.runsc import Runsc
 from mitos.engine.gvisor.settings import GvisorSettings
 from mitos.engine.gvisor.users import User, Users
@@ -22,6 +25,7 @@ class Place:
         settings: the engine's settings.
         runsc: builds the runtime's command lines.
         machines: folder with one folder per sandbox.
+        copies: folder for snapshots of sandboxes that are copied while they are adopted.
         hierarchy: the host's control groups.
         group: the group that holds the sandboxes' own.
         users: who sandboxes are on the host; None where the host has no users for them.
@@ -30,9 +34,15 @@ class Place:
     settings: GvisorSettings
     runsc: Runsc
     machines: Path
+    copies: Path
     hierarchy: Hierarchy
     group: str
     users: Users | None = None
+
+    def control_of(self, snapshot_format: str) -> Control:
+        """Gives orders to the sandboxes of a release, which may be an earlier one than ours."""
+        traits = traits_of(snapshot_format)
+        return SocketControl(traits) if traits.has_socket else CommandControl(self.runsc)
 
     async def user(self, root: RootKind) -> User | None:
         """A user for a sandbox, to be given back; None where it has to be root.

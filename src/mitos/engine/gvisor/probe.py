@@ -18,11 +18,10 @@ from mitos.engine.base import (
     ProbeCheck,
     Resources,
 )
-from mitos.engine.gvisor import program, release
+from mitos.engine.gvisor import making, program, release
 from mitos.engine.gvisor.place import Place
 from mitos.engine.gvisor.release import Release
 from mitos.engine.gvisor.runsc import Runsc
-from mitos.engine.gvisor.sandbox import Sandbox
 from mitos.engine.gvisor.settings import GvisorSettings
 from mitos.host import cgroup, process
 from mitos.host.cgroup import Hierarchy
@@ -140,6 +139,7 @@ async def _check_sandbox(settings: GvisorSettings, hierarchy: Hierarchy) -> Prob
             settings=settings,
             runsc=Runsc(settings.runsc.resolve(), top / "runsc"),
             machines=top / "machines",
+            copies=top / "copies",
             hierarchy=hierarchy,
             group=top.name,
         )
@@ -157,5 +157,5 @@ async def _check_sandbox(settings: GvisorSettings, hierarchy: Hierarchy) -> Prob
 
 
 async def _make_and_remove(spec: MachineSpec, place: Place) -> None:
-    made = await Sandbox.create("probe", spec, place)
+    made = await making.create("probe", spec, place, snapshot_format="")
     await made.destroy()

@@ -16,13 +16,15 @@ import re
 from dataclasses import dataclass
 from datetime import date
 
-__all__ = ["MINIMUM", "OWN", "Release", "Traits", "parse"]
+__all__ = ["MINIMUM", "OWN", "Release", "Traits", "parse", "traits_of"]
 
 # This release keeps a snapshot's pages in a file of their own, and its systrap is complete.
 MINIMUM = 20240729
 
 OWN = "mitos"
 """What marks a build of ours."""
+
+_FORMAT = "gvisor-"
 
 _LINE = re.compile(r"^runsc version (?:(mitos|release)-|0\.0~)?(\d{8})(?:\.(\d+))?", re.MULTILINE)
 
@@ -88,7 +90,17 @@ class Release:
     @property
     def traits(self) -> Traits:
         """How it differs; of one that is not known, the least that can be relied on."""
-        return _KNOWN.get(str(self), _UNKNOWN)
+        return traits_of(self.snapshot_format)
+
+    @property
+    def snapshot_format(self) -> str:
+        """Names what can read its snapshots."""
+        return f"{_FORMAT}{self}"
+
+
+def traits_of(snapshot_format: str) -> Traits:
+    """How the release with those snapshots differs; of an unknown one, the least that is sure."""
+    return _KNOWN.get(snapshot_format.removeprefix(_FORMAT), _UNKNOWN)
 
 
 def parse(text: str) -> Release | None:

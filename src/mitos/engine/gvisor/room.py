@@ -141,12 +141,28 @@ class Room:
                 if not lowered and not await self._lower(spare):
                     self._lowering = asyncio.ensure_future(self._keep_lowering(spare))
 
+    def lower_after(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Lowers a limit that an earlier process had raised, once its work is done.
+
+        Args:
+            work: waits for the end of what the kernel was ordered then.
+        """
+        with contextlib.suppress(OSError):
+            self._now = max(self._hierarchy.memory_limit(self._group), self._limit)
+        if self._now > self._limit:
+            self._lowering = asyncio.ensure_future(self._lower_after(work))
+
     async def close(self) -> None:
         """Stops lowering the limit. Idempotent."""
         lowering, self._lowering = self._lowering, None
         if lowering is not None:
             lowering.cancel()
             await asyncio.gather(lowering, return_exceptions=True)
+
+    async def _lower_after(self, work: Callable[[], Awaitable[None]]) -> None:
+        with contextlib.suppress(EngineError):
+            await work()
+        await self._keep_lowering(0)
 
     async def _keep_lowering(self, spare: int) -> None:
         wait = _FIRST_WAIT_S

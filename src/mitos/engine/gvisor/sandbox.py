@@ -1,23 +1,14 @@
-"""One sandbox on the host, from birth to removal: processes, pipes, folder, control group.
+"""One sandbox on the host while it is followed: its processes, its link, its end, its removal.
 
-`runsc create` leaves to init the sandbox, which is the guest's kernel, and where the root is a
-folder also the gofer, which hands it that folder's files. We follow both by pidfd. The end of
-either is the end of the machine: without its gofer a sandbox hangs at the next file it opens. An
-image as root needs no gofer: the sandbox maps it. Everything a sandbox has on the host is named by
-its id, so `purge` can remove it without knowing anything else, also after a crash:
-
-    <state>/runsc/<id>_sandbox:<id>.{state,lock}, runsc-<id>.sock    the runtime's own
-    <state>/machines/<id>/{config.json, in, out, root}               ours
-    control group <parent>/<id>
+We follow the kernel and, where there is one, the gofer by pidfd. The end of either is the end of
+the machine: without its gofer a sandbox hangs at the next file it opens. `making` begins to follow
+one, `traces` says what it has on the host and removes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -29,23 +20,21 @@ from mitos.engine.base import (
     MachineSpec,
     Usage,
 )
-from mitos.engine.gvisor import bundle, record
+from mitos.engine.gvisor import journal
 from mitos.engine.gvisor.control import Target, exit_signal
+from mitos.engine.gvisor.journal import Entry, Pause
 from mitos.engine.gvisor.place import Place
 from mitos.engine.gvisor.room import Room
 from mitos.engine.gvisor.runsc import options_for
+from mitos.engine.gvisor.traces import REMOVE_TIMEOUT_S, remove
 from mitos.engine.gvisor.users import User
-from mitos.host import cgroup, process
-from mitos.host.cgroup import Hierarchy, Memory
+from mitos.host.cgroup import Memory
 from mitos.host.control_socket import ControlSocket
-from mitos.host.finish import finish
 from mitos.host.pidfd import ProcessWatch
-from mitos.host.pipe import PipeStream, make_pipe
+from mitos.host.pipe import PipeStream
 
-__all__ = ["Sandbox", "purge"]
+__all__ = ["Sandbox"]
 
-_REMOVE_TIMEOUT_S = 20.0
-_RETRY_S = 0.005
 _GOFER_GRACE_S = 1.0
 
 
@@ -57,17 +46,23 @@ class Sandbox:
         sandbox_id: str,
         spec: MachineSpec,
         place: Place,
+        entry: Entry,
         *,
         kernel: ProcessWatch,
         gofer: ProcessWatch | None,
         socket: Path,
         link: PipeStream,
         user: User | None,
+        pause: Pause = Pause.NO,
     ) -> None:
         self.id = sandbox_id
         self.spec = spec
+        self.snapshot_format = entry.format
         self.link = link
-        self.is_paused = False
+        self.is_paused = pause is Pause.YES
+        self.is_between = pause is Pause.CHANGING
+        """Nobody knows whether it is paused: an earlier process was ordering it, and ended."""
+        self.control = place.control_of(entry.format)
         self.target = _target(sandbox_id, spec, place, socket)
         limit_bytes = spec.resources.memory_mib << 20
         self.room = Room(place.hierarchy, place.cgroup(sandbox_id), limit_bytes)
@@ -85,78 +80,18 @@ class Sandbox:
         if gofer is not None:
             gofer.on_end(self._on_gofer_end)
 
-    @classmethod
-    async def create(cls, sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox:
-        """Makes a sandbox whose kernel waits for its first order.
-
-        Raises:
-            EngineError: it could not be made; nothing of it is left.
-        """
-        user = None
-        try:
-            user = await place.user(spec.rootfs.kind)
-            return await cls._create(sandbox_id, spec, place, user)
-        except BaseException as exc:
-            await finish(purge(sandbox_id, place))
-            place.give_back(user)
-            if isinstance(exc, process.CommandTimeoutError):
-                raise EngineError(
-                    f"making sandbox {sandbox_id} failed: {exc}", fault=EngineFault.TIMED_OUT
-                ) from exc
-            if isinstance(exc, (OSError, process.CommandError, ValueError)):
-                raise EngineError(f"making sandbox {sandbox_id} failed: {exc}") from exc
-            raise
-
-    @classmethod
-    async def _create(
-        cls, sandbox_id: str, spec: MachineSpec, place: Place, user: User | None
-    ) -> Sandbox:
-        if not spec.rootfs.exists():
-            raise FileNotFoundError(f"{spec.rootfs.path} is not a {spec.rootfs.kind.value}")
-        if not spec.guest.is_dir():
-            raise NotADirectoryError(f"{spec.guest} is not a folder")
-        folder = place.folder(sandbox_id)
-        empty = folder / "root"
-        empty.mkdir(mode=0o700, parents=True)
-        config = bundle.configure(spec, cgroup=place.cgroup(sandbox_id), empty=empty)
-        (folder / "config.json").write_text(json.dumps(config))
-        with contextlib.ExitStack() as stack:
-            # Both pipes are held open at both ends until the sandbox holds them.
-            guest_in = make_pipe(folder / "in")
-            stack.callback(os.close, guest_in)
-            guest_out = make_pipe(folder / "out")
-            stack.callback(os.close, guest_out)
-            argv = place.runsc.create(sandbox_id, options_for(spec.rootfs.kind), bundle=folder)
-            await process.run(
-                argv if user is None else user.namespace.entering(argv),
-                timeout_s=place.settings.create_timeout_s,
-                stdin=guest_in,
-                stdout=guest_out,
-            )
-            link = PipeStream.open(source=folder / "out", sink=folder / "in")
-        with contextlib.ExitStack() as undo:
-            undo.callback(link.close_now)
-            kernel_pid, gofer_pid, socket = record.read(place.runsc.root, sandbox_id)
-            argument = f"--bundle={folder}"
-            kernel = ProcessWatch.open(kernel_pid, argument=argument)
-            undo.callback(kernel.close)
-            gofer = ProcessWatch.open(gofer_pid, argument=argument) if gofer_pid else None
-            undo.pop_all()
-        return cls(
-            sandbox_id,
-            spec,
-            place,
-            kernel=kernel,
-            gofer=gofer,
-            socket=socket,
-            link=link,
-            user=user,
-        )
-
     @property
     def is_running(self) -> bool:
         """True until its kernel has ended or its removal has begun."""
         return self._removal is None and not self._end.done()
+
+    def note_pause(self, pause: Pause) -> None:
+        """Writes down what is being ordered, and afterwards that it has been done.
+
+        Raises:
+            OSError: its folder is gone.
+        """
+        journal.write_pause(self._place.folder(self.id), pause)
 
     def expect_exit(self, watch: ControlSocket | None) -> None:
         """Takes over the connection on which the end of PID 1 is told."""
@@ -232,6 +167,26 @@ class Sandbox:
             self._removal = asyncio.ensure_future(self._remove())
         await asyncio.shield(self._removal)
 
+    async def let_go(self) -> None:
+        """Stops following it; it goes on as it is. Idempotent."""
+        await self._stop_listening()
+        for process_watch in self._processes:
+            process_watch.close()
+        if self._user is not None:
+            self._user.close()
+
+    @property
+    def _processes(self) -> list[ProcessWatch]:
+        return [item for item in (self._kernel, self._gofer) if item is not None]
+
+    async def _stop_listening(self) -> None:
+        self.link.close_now()
+        await self.room.close()
+        if self._exit_reading is not None and self._exit_watch is not None:
+            self._exit_reading.cancel()
+            await asyncio.gather(self._exit_reading, return_exceptions=True)
+            self._exit_watch.close()
+
     async def _read_exit(self, watch: ControlSocket) -> None:
         # Until we hang up, the kernel stays for a while, in case we had more to ask.
         with contextlib.suppress(OSError):
@@ -243,17 +198,12 @@ class Sandbox:
             self._is_without_files = True
 
     async def _remove(self) -> None:
-        processes = [item for item in (self._kernel, self._gofer) if item is not None]
+        processes = self._processes
         for process_watch in processes:
             process_watch.kill()
-        self.link.close_now()
-        await self.room.close()
-        if self._exit_reading is not None and self._exit_watch is not None:
-            self._exit_reading.cancel()
-            await asyncio.gather(self._exit_reading, return_exceptions=True)
-            self._exit_watch.close()
+        await self._stop_listening()
         try:
-            async with asyncio.timeout(_REMOVE_TIMEOUT_S):
+            async with asyncio.timeout(REMOVE_TIMEOUT_S):
                 for process_watch in processes:
                     await process_watch.wait()
         except TimeoutError:
@@ -262,8 +212,7 @@ class Sandbox:
             ) from None
         for process_watch in processes:
             process_watch.close()
-        await _remove_traces(self.id, self._place)
-        _unlink(self.target.socket)
+        await remove(self.id, self._place, self.target.socket)
         user, self._user = self._user, None
         self._place.give_back(user)
 
@@ -302,57 +251,6 @@ class Sandbox:
         return MachineEnd.LOST
 
 
-async def purge(sandbox_id: str, place: Place) -> None:
-    """Removes all of a sandbox that nobody follows: half made, or of a crashed engine.
-
-    Raises:
-        EngineError: something could not be removed.
-    """
-    argument = f"--bundle={place.folder(sandbox_id)}"
-    try:
-        async with asyncio.timeout(_REMOVE_TIMEOUT_S):
-            while (strays := _strays(argument)) != []:
-                for pid in strays or ():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                await asyncio.sleep(_RETRY_S)
-    except TimeoutError:
-        raise EngineError(f"processes of sandbox {sandbox_id} did not end when killed") from None
-    with contextlib.suppress(OSError, ValueError):
-        _unlink(record.read(place.runsc.root, sandbox_id)[2])
-    await _remove_traces(sandbox_id, place)
-
-
-def _strays(argument: str) -> list[int] | None:
-    """The processes with the argument; None when no descriptor is left to look for them."""
-    try:
-        return process.find(argument)
-    except OSError:
-        return None
-
-
-async def _remove_traces(sandbox_id: str, place: Place) -> None:
-    group = place.cgroup(sandbox_id)
-    try:
-        await cgroup.kill_all(place.hierarchy, group, timeout_s=_REMOVE_TIMEOUT_S)
-        await _remove_group(place.hierarchy, group)
-        for name in (*record.files(sandbox_id), f"runsc-{sandbox_id}.sock"):
-            _unlink(place.runsc.root / name)
-        shutil.rmtree(place.folder(sandbox_id), ignore_errors=True)
-    except (OSError, TimeoutError) as exc:
-        raise EngineError(f"cannot remove what is left of sandbox {sandbox_id}: {exc}") from exc
-
-
-async def _remove_group(hierarchy: Hierarchy, group: str) -> None:
-    # The kernel lets go of a group a moment after its last process.
-    async with asyncio.timeout(_REMOVE_TIMEOUT_S):
-        while True:
-            try:
-                return hierarchy.remove(group)
-            except OSError:
-                await asyncio.sleep(_RETRY_S)
-
-
 def _target(sandbox_id: str, spec: MachineSpec, place: Place, socket: Path) -> Target:
     moving_s = spec.resources.memory_mib / place.settings.transfer_mib_per_s
     return Target(
@@ -362,9 +260,3 @@ def _target(sandbox_id: str, spec: MachineSpec, place: Place, socket: Path) -> T
         timeout_s=place.settings.order_timeout_s + moving_s,
         options=options_for(spec.rootfs.kind),
     )
-
-
-def _unlink(path: Path) -> None:
-    # The runtime falls back to names in the abstract namespace, which are no files.
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        path.unlink()

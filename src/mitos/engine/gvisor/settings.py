@@ -16,7 +16,7 @@ class GvisorSettings:
     """The `runsc` binary. `scripts/install` puts a tested one under the Mitos home."""
 
     state: Path
-    """Folder that belongs to the engine alone; everything in it is removed at start."""
+    """Folder that belongs to the engine alone, and to those that adopt its sandboxes later."""
 
     order_timeout_s: float = 30.0
     """Deadline of one order to a sandbox. Orders take milliseconds; this is for overload."""

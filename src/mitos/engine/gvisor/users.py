@@ -9,6 +9,7 @@ over another sandbox.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,11 +36,24 @@ class User:
 
     Attributes:
         number: its id, and its group's.
-        namespace: where the runtime is started.
+        namespace: where the runtime is started; None for one whose sandbox an earlier process made.
     """
 
     number: int
-    namespace: UserNamespace
+    namespace: UserNamespace | None = None
+
+    def entering(self, argv: Sequence[str]) -> list[str]:
+        """The command line that runs a command of ours as one who becomes this user.
+
+        Preconditions: it has a namespace.
+        """
+        assert self.namespace is not None
+        return self.namespace.entering(argv)
+
+    def close(self) -> None:
+        """Lets go of the namespace. Idempotent."""
+        if self.namespace is not None:
+            self.namespace.close()
 
 
 class Users:
@@ -53,9 +67,12 @@ class Users:
     def __init__(self, state: Path) -> None:
         digest = hashlib.sha256(bytes(state)).digest()
         self._first = _FIRST + int.from_bytes(digest[:8], "big") % _BLOCKS * _BLOCK
-        self._made = 0
         self._free: list[User] = []
-        self._free_numbers: list[int] = []
+        self._taken: set[int] = set()
+
+    def reserve(self, number: int) -> None:
+        """Keeps the number of a sandbox that an earlier process made, until it is given back."""
+        self._taken.add(number)
 
     async def take(self) -> User:
         """A user that nobody else has, until it is given back.
@@ -69,26 +86,25 @@ class Users:
         try:
             return User(number, await UserNamespace.make({_ROOT: _ROOT, _NOBODY: number}))
         except BaseException:
-            self._free_numbers.append(number)
+            self._taken.discard(number)
             raise
 
     def give_back(self, user: User) -> None:
         """Takes back the user of a sandbox that is gone."""
-        if len(self._free) < _KEPT:
+        if len(self._free) < _KEPT and user.namespace is not None:
             self._free.append(user)
         else:
-            user.namespace.close()
-            self._free_numbers.append(user.number)
+            user.close()
+            self._taken.discard(user.number)
 
     def _take_number(self) -> int:
-        if self._free_numbers:
-            return self._free_numbers.pop()
-        if self._made == _BLOCK:
-            raise OSError(f"all {_BLOCK} users for sandboxes are taken")
-        self._made += 1
-        return self._first + self._made - 1
+        for number in range(self._first, self._first + _BLOCK):
+            if number not in self._taken:
+                self._taken.add(number)
+                return number
+        raise OSError(f"all {_BLOCK} users for sandboxes are taken")
 
     def close(self) -> None:
         """Lets go of the users that are free. Idempotent."""
         while self._free:
-            self._free.pop().namespace.close()
+            self._free.pop().close()

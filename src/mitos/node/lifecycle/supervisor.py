@@ -248,7 +248,9 @@ class Supervisor:
             told = (await running.link.hello()).get_text(Tag.SANDBOX_ID)
             if told != sandbox.id:
                 await self._launcher.rename(running, sandbox.id)
-        except (LinkLostError, LinkError, ApiError) as exc:
+        except LinkLostError:
+            pass  # `_watch` sees to it
+        except (LinkError, ApiError) as exc:
             _log.warning("sandbox %s did not say who it is: %s", sandbox.id, exc)
 
     def _keep(self, work: Coroutine[None, None, None], name: str) -> None:
