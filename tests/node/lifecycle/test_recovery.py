@@ -11,7 +11,7 @@ from mitos.engine.base import EngineError, EngineFault, MachineEnd, MachineSpec
 from mitos.engine.fake import FakeEngine
 from mitos.engine.fake.engine import FakeMachine
 from mitos.host.rootfs import RootFilesystem, RootKind
-from mitos.node.lifecycle import use
+from mitos.node.lifecycle import recovery, use
 from mitos.node.phase import Phase
 from mitos.node.settings import OnStop
 from mitos.wire.errors import ApiError
@@ -297,3 +297,24 @@ async def test_a_familys_budget_is_shared_again(start_node: StartNode) -> None:
     one, child = (again._parts.registry.find("local", name) for name in ("one", "child"))
     assert one.budget is child.budget
     assert 1 == one.budget.forks_used
+
+
+async def test_a_reboot_of_the_host_is_named(
+    node: Node,
+    start_node: StartNode,
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await node.create("python", "one")
+    await node.create("python", "asleep")
+    await node.hibernate("asleep")
+    await node.close()
+    await engine.host.machines.popitem()[1].stop()
+    monkeypatch.setattr(recovery, "boot_id", lambda: "another")
+
+    again = await start_node(on_stop=OnStop.LEAVE)
+
+    with pytest.raises(ApiError) as caught:
+        again.agent("one")
+    assert "its host was restarted while it ran" == caught.value.cause
+    assert ["asleep"] == [each.id for each in again.list_sandboxes()]

@@ -19,14 +19,13 @@ from typing import Any
 
 from mitos.engine.base import EngineError, EngineFault
 
-__all__ = ["Entry", "Pause", "Process", "boot_id", "read", "read_pause", "write", "write_pause"]
+__all__ = ["Entry", "Pause", "Process", "read", "read_pause", "write", "write_pause"]
 
 VERSION = 1
 
 _NAME = "machine.json"
 _PAUSE = "pause"
 _LIMIT_BYTES = 1 << 16
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Pause(enum.Enum):
@@ -67,11 +66,6 @@ class Entry:
     user: int | None
     kernel: Process | None = None
     gofer: Process | None = None
-
-
-def boot_id() -> str:
-    """Names the time since the host was booted."""
-    return _BOOT_ID.read_text().strip()
 
 
 def write(folder: Path, entry: Entry) -> None:

@@ -22,6 +22,7 @@ from mitos.engine.gvisor.sandbox import Sandbox
 from mitos.engine.gvisor.traces import bundle_argument, purge
 from mitos.engine.gvisor.users import User
 from mitos.host import pidfd, process
+from mitos.host.boot import boot_id
 from mitos.host.finish import finish
 from mitos.host.pidfd import ProcessWatch
 from mitos.host.pipe import PipeStream, make_pipe
@@ -40,7 +41,7 @@ async def create(
     user = None
     try:
         user = await place.user(spec.rootfs.kind)
-        entry = Entry(journal.boot_id(), snapshot_format, None if user is None else user.number)
+        entry = Entry(boot_id(), snapshot_format, None if user is None else user.number)
         return await _create(sandbox_id, spec, place, user, entry)
     except BaseException as exc:
         await finish(purge(sandbox_id, place))
@@ -115,7 +116,7 @@ async def adopt(sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox | M
     entry = journal.read(folder)
     if entry is None or entry.kernel is None:
         return MachineEnd.LOST
-    if entry.boot != journal.boot_id():
+    if entry.boot != boot_id():
         return MachineEnd.HOST_RESTARTED
     try:
         with contextlib.ExitStack() as undo:

@@ -14,6 +14,7 @@ import time
 
 from mitos.agent.link import Link
 from mitos.engine.base import Engine, EngineError, EngineFault, MachineEnd
+from mitos.host.boot import boot_id
 from mitos.node.end import EndReason, reason_of
 from mitos.node.inside.budget import Budget
 from mitos.node.lifecycle.creation import Creation
@@ -63,6 +64,8 @@ class Recovery:
         self._creation = creation
         self._budgets: dict[str, Budget] = {}
         self._slots = asyncio.Semaphore(ADOPTED_AT_ONCE)
+        self._boot = boot_id()
+        self._is_rebooted = state.last_boot.get() not in (None, self._boot)
 
     async def run(self) -> None:
         """Takes over all that lives, ends the rest, and removes what belongs to nobody.
@@ -90,6 +93,7 @@ class Recovery:
         self._state.hibernations.sweep(asleep)
         self._state.checkpoints.sweep(living)
         await self._engine.sweep()
+        self._state.last_boot.set(self._boot)
         if rows:
             elapsed_ms = (time.perf_counter() - began) * 1000
             _log.info("adopted %d sandboxes in %.0f ms", adopted, elapsed_ms)
@@ -112,7 +116,7 @@ class Recovery:
                 _log.error("sandbox %s cannot be taken over: %s", row.id, exc)
                 return EndReason.LOST
         if isinstance(machine, MachineEnd):
-            return reason_of(machine)
+            return EndReason.HOST_RESTARTED if self._is_rebooted else reason_of(machine)
         link = Link(machine.link, machine, token=self._tokens.of(row.machine_id))
         return RunningMachine(machine, link, row.copied_bytes)
 

@@ -11,6 +11,7 @@ later is a further step. A file of a later server is refused.
     template(owner, id, body)            offered again after a restart
     idempotency(owner, key, kind, resources, at)    which resources a key created
     event(id, owner, at, kind, body)     the end of the feed
+    boot(only, id)                       in which boot of the host the last server ran
 
 `persist.py` describes the bodies.
 """
@@ -184,9 +185,10 @@ def _take_over_the_rest(connection: sqlite3.Connection) -> None:
     )
 
 
-def _last_uses(connection: sqlite3.Connection) -> None:
-    """The idle clock goes on over a restart. What ran before ended with its server."""
+def _survival(connection: sqlite3.Connection) -> None:
+    """For sandboxes that outlive their server. What ran before ended with its own."""
     connection.execute("ALTER TABLE sandbox ADD COLUMN used_at REAL")
+    connection.execute("CREATE TABLE boot (only INTEGER PRIMARY KEY, id TEXT NOT NULL)")
     connection.execute(
         "UPDATE sandbox SET body = json_set(body, '$.machine', NULL)"
         " WHERE ended_at IS NULL AND phase <> ?",
@@ -194,4 +196,4 @@ def _last_uses(connection: sqlite3.Connection) -> None:
     )
 
 
-_STEPS = (_first_schema, _owners_and_events, _last_uses)
+_STEPS = (_first_schema, _owners_and_events, _survival)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mitos.node.clock import Clock
+from mitos.node.state.boot import LastBoot
 from mitos.node.state.checkpoint import Checkpoints
 from mitos.node.state.database import Database
 from mitos.node.state.event import EventFeed
@@ -28,6 +29,7 @@ class State:
     checkpoints: Checkpoints
     hibernations: Hibernations
     keys: IdempotencyKeys
+    last_boot: LastBoot
 
     @classmethod
     def open(cls, home: Path, clock: Clock) -> State:
@@ -47,6 +49,7 @@ class State:
                 checkpoints=Checkpoints(home / "checkpoints", database),
                 hibernations=Hibernations(home / "hibernated"),
                 keys=IdempotencyKeys(database, clock),
+                last_boot=LastBoot(database),
             )
         except BaseException:
             database.close()
