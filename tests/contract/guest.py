@@ -13,17 +13,22 @@ from mitos.agent.link import Link
 from mitos.engine.base import Engine, Machine, Snapshot
 from mitos.wire.errors import ApiError
 
-__all__ = ["Client", "connected"]
+__all__ = ["Client", "connected", "token_of"]
 
 _DEADLINE_S = 15.0
 
 
 class Client:
-    """Talks to one machine's agent."""
+    """Talks to one machine's agent.
 
-    def __init__(self, machine: Machine) -> None:
+    Args:
+        machine: the machine; its link is the client's from now on.
+        token: of the machine's agent, if an earlier client has had its link.
+    """
+
+    def __init__(self, machine: Machine, token: str | None = None) -> None:
         self.machine = machine
-        self.link = Link(machine.link, machine)
+        self.link = Link(machine.link, machine, token=token)
         self.agent = AgentClient(self.link, _lost)
 
     async def write(self, path: str, data: bytes) -> None:
@@ -50,10 +55,11 @@ class Client:
             raise
         return True
 
-    async def identify(self) -> None:
-        """Makes a restored machine itself; its agent is frozen until then."""
-        fresh = identity.make_identity(self.machine.id, os.urandom)
-        await self.agent.identify(fresh, forked=True, deadline_s=_DEADLINE_S)
+    async def identify(self, *, forked: bool) -> None:
+        """Makes the machine itself; the agent of a restored one is frozen until then."""
+        token = token_of(self.machine.id)
+        fresh = identity.make_identity(self.machine.id, os.urandom, token=token)
+        await self.agent.identify(fresh, forked=forked, deadline_s=_DEADLINE_S)
 
     async def checkpoint(self, engine: Engine, directory: Path) -> Snapshot:
         """Takes a snapshot at a frame boundary, as a node does."""
@@ -61,15 +67,28 @@ class Client:
             return await engine.checkpoint(self.machine, directory)
 
 
+def token_of(machine_id: str) -> str:
+    """What the agent of a machine is told, so that a later client may take its link over."""
+    return f"token of {machine_id}"
+
+
 @contextlib.asynccontextmanager
-async def connected(machine: Machine, *, restored: bool = False) -> AsyncIterator[Client]:
-    """A client of the machine for the time of the block."""
-    client = Client(machine)
+async def connected(
+    machine: Machine, *, restored: bool = False, token: str | None = None
+) -> AsyncIterator[Client]:
+    """A client of the machine for the time of the block.
+
+    Args:
+        machine: the machine.
+        restored: it was just restored, and nobody has made it itself.
+        token: its agent's, if it was adopted.
+    """
+    client = Client(machine, token)
     try:
-        if restored:
-            await client.identify()
-        else:
+        if not restored:
             await client.link.hello()
+        if token is None:
+            await client.identify(forked=restored)
         yield client
     finally:
         await client.link.close()

@@ -91,7 +91,7 @@ async def test_restored_machines_go_on_from_the_instant_at_the_same_time(subject
     await parent.write("/workspace/after", b"seen by the parent alone")
 
     machines = await asyncio.gather(*(subject.engine.restore(b, snapshot) for b in blanks))
-    children = [await subject.adopt(machine) for machine in machines]
+    children = [await subject.connect(machine) for machine in machines]
 
     for child in children:
         assert await child.read("/workspace/before") == b"seen by all"
@@ -121,7 +121,7 @@ async def test_a_snapshot_may_be_deleted_once_it_is_restored(subject: Subject) -
 
     machine = await subject.engine.restore(blank, snapshot)
     shutil.rmtree(snapshot.directory)
-    child = await subject.adopt(machine)
+    child = await subject.connect(machine)
 
     assert await child.read("/workspace/big") == content
 
@@ -133,7 +133,7 @@ async def test_a_snapshot_outlives_its_machine(subject: Subject) -> None:
     await subject.end(parent)
 
     blank = await subject.engine.prepare(subject.spec)
-    child = await subject.adopt(await subject.engine.restore(blank, snapshot))
+    child = await subject.connect(await subject.engine.restore(blank, snapshot))
 
     assert await child.read("/workspace/a") == b"1"
 
@@ -161,7 +161,7 @@ async def test_machines_are_checkpointed_at_the_same_time(subject: Subject) -> N
 
     for number, snapshot in enumerate(snapshots):
         blank = await subject.engine.prepare(subject.spec)
-        child = await subject.adopt(await subject.engine.restore(blank, snapshot))
+        child = await subject.connect(await subject.engine.restore(blank, snapshot))
         assert await child.read("/workspace/number") == str(number).encode()
 
 
@@ -190,7 +190,7 @@ async def test_a_checkpoint_of_a_paused_machine_leaves_it_paused(subject: Subjec
     done, _ = await asyncio.wait({reading}, timeout=0.3)
     assert not done
     blank = await subject.engine.prepare(subject.spec)
-    child = await subject.adopt(await subject.engine.restore(blank, snapshot))
+    child = await subject.connect(await subject.engine.restore(blank, snapshot))
 
     assert await child.read("/workspace/a") == b"1"
     await subject.engine.resume(machine.machine)

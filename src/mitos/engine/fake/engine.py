@@ -207,7 +207,7 @@ class FakeEngine:
 
     async def leave(self, machine: Machine) -> None:
         """Lets go of a machine, which goes on."""
-        await _ours(machine).link.close()
+        await _known(machine).link.close()
         self.machines.pop(machine.id, None)
 
     async def close(self) -> None:
@@ -305,7 +305,12 @@ class FakeEngine:
 
 
 def _ours(machine: Machine) -> FakeMachine:
+    found = _known(machine)
+    found.require_running()
+    return found
+
+
+def _known(machine: Machine) -> FakeMachine:
     if not isinstance(machine, FakeMachine):
         raise EngineError(f"{machine.id} is not a machine of this engine")
-    machine.require_running()
     return machine
