@@ -15,6 +15,9 @@ from tests.contract.guest import Client, token_of
 pytestmark = pytest.mark.timeout(60)
 
 _PROMPT_S = 10.0
+_MANY = 40
+"""Orders that wait to be taken are more than sockets have room for."""
+
 _WATCHED_S = 0.5
 """An engine asks a kernel to tell its end; on a busy host that is heard a moment later."""
 
@@ -111,6 +114,23 @@ async def test_a_paused_machine_stays_paused_until_its_next_engine_resumes_it(
 
     assert await asyncio.wait_for(reading, _PROMPT_S) == b"1"
     assert not second.machine.is_paused
+
+
+async def test_a_paused_machine_is_adopted_any_number_of_times(subject: Subject) -> None:
+    """Servers come and go while it stands still, and it takes no orders meanwhile."""
+    first = await subject.boot()
+    await first.write("/workspace/a", b"1")
+    await subject.engine.pause(first.machine)
+
+    later = await subject.successor(first)
+    for _ in range(_MANY):
+        machine = await later.adopt(first)
+        assert machine.is_paused
+        await later.engine.leave(machine)
+        later = await later.successor()
+    second = await later.take_over(first, resumed=True)
+
+    assert await second.read("/workspace/a") == b"1"
 
 
 async def test_a_paused_machine_is_forked_by_its_next_engine(subject: Subject) -> None:

@@ -132,10 +132,7 @@ class GvisorEngine:
         if isinstance(found, MachineEnd):
             return found
         try:
-            if not found.is_paused:
-                found.continue_kernel()
-            found.room.lower_after(functools.partial(found.control.wait_done, found.target))
-            machine = await self._run(found)
+            machine = await self._follow(found)
             if not found.is_between:
                 self._sandboxes[found.id] = found
                 return machine
@@ -256,8 +253,17 @@ class GvisorEngine:
             raise EngineError(f"{item.id} is not of this engine")
         await self._remove(item.sandbox)
 
+    async def _follow(self, sandbox: Sandbox) -> GvisorMachine:
+        """The machine of a sandbox that was found: it goes on, or stays paused."""
+        if sandbox.is_paused and sandbox.is_held:
+            sandbox.room.lower_after(_nothing)
+            return GvisorMachine(sandbox)
+        sandbox.continue_kernel()
+        sandbox.room.lower_after(functools.partial(sandbox.control.wait_done, sandbox.target))
+        return await self._run(sandbox)
+
     async def _run(self, sandbox: Sandbox) -> GvisorMachine:
-        sandbox.expect_exit(await sandbox.control.watch_exit(sandbox.target))
+        await orders.watch(sandbox)
         return GvisorMachine(sandbox)
 
     async def _copy(self, sandbox: Sandbox) -> Machine:
@@ -316,6 +322,10 @@ def _ours(machine: Machine) -> Sandbox:
     if not isinstance(machine, GvisorMachine):
         raise EngineError(f"{machine.id} is not a machine of this engine")
     return machine.sandbox
+
+
+async def _nothing() -> None:
+    """What a kernel that is held has to finish."""
 
 
 def group_of(state: Path) -> str:

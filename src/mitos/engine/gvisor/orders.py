@@ -14,7 +14,20 @@ from mitos.engine.gvisor.control import order_failed
 from mitos.engine.gvisor.journal import Pause
 from mitos.engine.gvisor.sandbox import Sandbox
 
-__all__ = ["checkpoint", "fill", "set_paused"]
+__all__ = ["checkpoint", "fill", "set_paused", "watch"]
+
+
+async def watch(sandbox: Sandbox) -> None:
+    """Has its kernel tell when PID 1 ends.
+
+    Preconditions: the kernel is not held. It would take this no more than any order, and what waits
+    to be taken fills its socket in the end.
+
+    Raises:
+        EngineError: it has ended.
+    """
+    if not sandbox.is_watched:
+        sandbox.expect_exit(await sandbox.control.watch_exit(sandbox.target))
 
 
 async def checkpoint(sandbox: Sandbox, directory: Path) -> Snapshot:
@@ -70,9 +83,10 @@ async def set_paused(sandbox: Sandbox, *, paused: bool) -> None:
     if sandbox.is_paused == paused:
         return
     order = sandbox.control.pause if paused else sandbox.control.resume
+    sandbox.continue_kernel()
+    await watch(sandbox)
     try:
         sandbox.note_pause(Pause.CHANGING)
-        sandbox.continue_kernel()
         await order(sandbox.target)
         sandbox.is_paused = paused
         sandbox.note_pause(Pause.YES if paused else Pause.NO)

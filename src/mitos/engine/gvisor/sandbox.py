@@ -147,6 +147,16 @@ class Sandbox:
             return HostProcess.FILES
         return None
 
+    @property
+    def is_held(self) -> bool:
+        """True while its kernel takes no orders: `stop_kernel` was the last that was done to it."""
+        return self._kernel.is_stopped
+
+    @property
+    def is_watched(self) -> bool:
+        """True once its kernel was asked to tell the end of PID 1."""
+        return self._exit_watch is not None
+
     def stop_kernel(self) -> None:
         """Takes its kernel off the CPU, of which one of an old release uses some when idle."""
         self._kernel.hold()
