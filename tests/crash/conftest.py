@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Stage:
     def __init__(self, folder: Path, make_world: Callable[[Path], World]) -> None:
         self._folder = folder
         self._make_world = make_world
-        self._made = 0
+        self._places: list[Path] = []
         self._scene: Scene | None = None
         self._leftovers: Leftovers | None = None
 
@@ -48,12 +49,12 @@ class Stage:
             self._scene.close()
             assert self._leftovers is not None
             assert self._leftovers.found() == []
-        shutil.rmtree(self._folder, ignore_errors=True)
+        for place in self._places:
+            shutil.rmtree(place, ignore_errors=True)
 
     def _make(self) -> Scene:
-        self._made += 1
-        place = self._folder / str(self._made)
-        place.mkdir()
+        place = Path(tempfile.mkdtemp(dir=self._folder))
+        self._places.append(place)
         world = self._make_world(place)
         self._leftovers = Leftovers(world.home)
         return Scene(world)

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 from tests.crash.point import IDLE, POINTS, Point
 
-__all__ = ["MOMENTS", "OF_A_CHANGE", "Moment"]
+__all__ = ["MOMENTS", "OF_A_CHANGE", "Moment", "of_variation"]
 
 MOMENTS = 100
 
 OF_A_CHANGE = 10
 """The first of them, one for each of so many operations."""
+
+OF_VARIATION = 20
+"""How many each variation has: the same with something wrong with the host."""
 
 _FIRST = (
     *("create", "fork", "exec", "upload", "checkpoint", "hibernate", "wake", "promote", "build"),
@@ -61,3 +64,9 @@ class Moment:
 
     def __str__(self) -> str:
         return f"{self.seed}: {self.point.name}"
+
+
+def of_variation(number: int) -> list[int]:
+    """The numbers of a variation's moments; no two variations have the same."""
+    first = MOMENTS + number * OF_VARIATION
+    return list(range(first, first + OF_VARIATION))

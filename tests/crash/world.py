@@ -112,10 +112,12 @@ class World:
         return True
 
     def stop(self) -> None:
-        """Ends the server as a person would."""
+        """Ends the server as a person would, for good."""
         if self._process is not None:
             process, self._process = self._process, None
             stop(process)
+        self._http.close()
+        mitos.close_http_pools()
 
     def end_all(self) -> None:
         """Ends every sandbox."""

@@ -1,12 +1,21 @@
-"""Finds what a server left behind on the machine: processes, mounts, control groups, files."""
+"""Finds what a server left on the machine: processes, mounts, control groups, sockets, files.
+
+A user namespace is there for as long as a process is in it, and those are found by their user.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
+from mitos.engine.gvisor.users import Users
+
 __all__ = ["Leftovers"]
+
+USERS = 0x1_0000
+"""How many numbers an engine has for the users of its sandboxes."""
 
 
 class Leftovers:
@@ -18,6 +27,8 @@ class Leftovers:
 
     def __init__(self, home: Path) -> None:
         self._home = str(home)
+        first = Users((home / "run").resolve())._first
+        self._users = range(first, first + USERS)
         self._before = set(self._look())
 
     def found(self) -> list[str]:
@@ -29,6 +40,7 @@ class Leftovers:
             *self._processes(),
             *self._mounts(),
             *self._control_groups(),
+            *self._sockets(),
             *self._files(),
         ]
 
@@ -41,9 +53,12 @@ class Leftovers:
                 command = (
                     (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 )
+                user = re.search(r"^Uid:\t(\d+)", (entry / "status").read_text(), re.MULTILINE)
             except OSError:
                 continue
-            if self._home in command and "pytest" not in command:
+            is_named = self._home in command and "pytest" not in command
+            # One without a command line has ended, and waits for its parent to take note.
+            if is_named or (command and user and int(user[1]) in self._users):
                 found.append(f"process {entry.name}: {command[:200]}")
         return found
 
@@ -58,10 +73,14 @@ class Leftovers:
         folders = (Path(folder) for folder, _, _ in os.walk("/sys/fs/cgroup"))
         return [f"control group {path}" for path in folders if path.name == group]
 
+    def _sockets(self) -> list[str]:
+        lines = Path("/proc/net/unix").read_text().splitlines()
+        return [f"socket {line.split()[-1]}" for line in lines if self._home in line]
+
     def _files(self) -> list[str]:
-        run = Path(self._home) / "run"
-        scratch = Path(
-            "/dev/shm", f"mitos-{hashlib.sha256(bytes(Path(self._home))).hexdigest()[:12]}"
-        )
-        inside = [path for path in run.rglob("*") if not path.is_dir()] if run.exists() else []
-        return [f"file {path}" for path in (*inside, *([scratch] if scratch.exists() else []))]
+        home = Path(self._home)
+        scratch = Path("/dev/shm", f"mitos-{hashlib.sha256(bytes(home)).hexdigest()[:12]}")
+        found = [path for path in (home / "run").rglob("*") if not path.is_dir()]
+        for pattern in ("run/machines/*", "hibernated/*", "checkpoints/*", "snapshots/building-*"):
+            found += home.glob(pattern)
+        return [f"file {path}" for path in (*found, *([scratch] if scratch.exists() else []))]
