@@ -104,3 +104,21 @@ def test_the_servers_own_refusal_is_final() -> None:
 
     with pytest.raises(AgentRunError):
         reader.delay_after(AgentRunError("gone", "not_found", status=404))
+
+
+def test_a_paused_sandbox_is_waited_for_as_long_as_it_takes() -> None:
+    clock = Clock()
+    reader = progress(clock=clock)
+    reader.take_headers(HEADERS)
+    paused = AgentRunError("it is paused", "invalid_input", status=400)
+
+    for _ in range(100):
+        clock.now += GIVE_UP_S
+        assert reader.delay_after(paused) <= 2.0
+
+
+def test_a_command_is_not_started_in_a_paused_sandbox() -> None:
+    reader = progress()
+
+    with pytest.raises(AgentRunError):
+        reader.delay_after(AgentRunError("it is paused", "invalid_input", status=400))

@@ -114,7 +114,8 @@ class Progress:
         if self._fold.has_ended or not self._can_reconnect(failure):
             raise failure
         now = self._clock()
-        self._failing_since = now if self._failing_since is None else self._failing_since
+        if self._failing_since is None or _stands_still(failure):
+            self._failing_since = now
         if now - self._failing_since > GIVE_UP_S:
             raise failure
         delay_s, self._delay_s = self._delay_s, min(self._delay_s * 2, LAST_DELAY_S)
@@ -125,12 +126,17 @@ class Progress:
         if not self._can_resume:
             return False
         is_broken = isinstance(failure, (TransportFailedError, TruncatedStreamError))
-        return is_broken or failure.status == 503
+        return is_broken or failure.status == 503 or _stands_still(failure)
 
     def _note_life(self) -> None:
         self.on_started()
         self._failing_since = None
         self._delay_s = FIRST_DELAY_S
+
+
+def _stands_still(failure: AgentRunError) -> bool:
+    """True when the sandbox is paused: nothing else makes an attach unfit that was fit before."""
+    return failure.code == "invalid_input"
 
 
 def _nothing() -> None:
