@@ -89,7 +89,7 @@ def locate(function: str) -> tuple[Any, str]:
 _AGENT = "mitos.agent.client.AgentClient"
 _CONTROL = "mitos.engine.gvisor.control.SocketControl"
 _ENGINE = "mitos.engine.gvisor.engine.GvisorEngine"
-_HOST = "mitos.engine.gvisor.sandbox.Sandbox"
+_HOST = "mitos.engine.gvisor.making"
 _LAUNCHER = "mitos.node.machine.launcher.Launcher"
 _LINK = "mitos.agent.link.Link"
 _POOL = "mitos.node.machine.pool.Pool"
