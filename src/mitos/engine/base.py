@@ -326,6 +326,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def adopt_blanks(self, spec: MachineSpec) -> list[Blank]:
+        """Takes over the blanks of an equal spec that an earlier process made and did not use."""
+        ...
+
     async def sweep(self) -> None:
         """Removes every machine and blank that an earlier process left and nobody adopted."""
         ...

@@ -94,8 +94,7 @@ class Node:
             undo.push_async_callback(engine.close)
             await _start(engine)
             tokens = LinkTokens.of_home(settings.home)
-            pool = Pool(engine, tokens, settings)
-            pool.start()
+            pool = Pool(engine, tokens, state.warm, settings)
             undo.push_async_callback(pool.close)
             reaper = Reaper(clock)
             parts = _assemble(settings, engine, clock, state, pool, tokens, reaper)
@@ -103,8 +102,9 @@ class Node:
             parts.supervisor.start([_serve_egress, partial(_serve_self_service, parts.creation)])
             undo.push_async_callback(parts.supervisor.close)
             await Recovery(
-                engine, tokens, state, parts.lifecycle, parts.supervisor, parts.creation
+                engine, tokens, state, pool, parts.lifecycle, parts.supervisor, parts.creation
             ).run()
+            pool.start()
             uses = UseLog(parts.registry, state.sandboxes, clock)
             uses.start()
             undo.push_async_callback(uses.close)

@@ -318,3 +318,33 @@ async def test_a_reboot_of_the_host_is_named(
         again.agent("one")
     assert "its host was restarted while it ran" == caught.value.cause
     assert ["asleep"] == [each.id for each in again.list_sandboxes()]
+
+
+async def test_what_was_kept_ready_is_taken_over(
+    start_node: StartNode, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed server leaves its pool; one that is stopped does not."""
+    settings = {"warm_per_template": 2, "blanks_per_spec": 3, "on_stop": OnStop.LEAVE}
+    node = await start_node(**settings)
+    await node.templates.create("python")
+    await node.create("python", "one")
+    pool = node._parts.templates._pool
+    async with asyncio.timeout(10):
+        while sum(map(len, pool._warm.values())) < 2 or len(engine.host.blanks) < 3:
+            await asyncio.sleep(0.01)
+    machines, blanks = set(engine.host.machines), set(engine.host.blanks)
+
+    async def die(item: object) -> None:
+        """A killed server destroys nothing."""
+
+    with monkeypatch.context() as killed:
+        killed.setattr(engine, "destroy", die)
+        await node.close()
+
+    again = await start_node(**settings)
+
+    assert (machines, blanks) == (set(engine.host.machines), set(engine.host.blanks))
+    await again.create("python", "two")
+    assert machine_of(again, engine, "two").id in machines
+    assert "two\n" == await output(again, "two", "hostname")
+    assert "one\n" == await output(again, "one", "hostname")

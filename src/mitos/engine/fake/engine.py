@@ -130,6 +130,7 @@ class FakeHost:
 
     def __init__(self) -> None:
         self.machines: dict[str, FakeMachine] = {}
+        self.blanks: dict[str, FakeBlank] = {}
         self.states: dict[str, GuestState] = {}
         self._numbers = itertools.count(1)
 
@@ -167,6 +168,7 @@ class FakeEngine:
         self.mute_next_identify = False
         self.clock_error_s = 0.0
         self._holds: dict[str, Hold] = {}
+        self._blanks: set[str] = set()
         self._is_open = False
 
     @property
@@ -199,11 +201,20 @@ class FakeEngine:
         self.machines[machine_id] = found
         return found
 
+    async def adopt_blanks(self, spec: MachineSpec) -> list[Blank]:
+        """Takes over the host's blanks of a spec."""
+        found = [blank for blank in self.host.blanks.values() if blank.spec == spec]
+        self._blanks.update(blank.id for blank in found)
+        return list(found)
+
     async def sweep(self) -> None:
-        """Ends the host's machines that nobody adopted."""
+        """Ends the host's machines and blanks that nobody adopted."""
         for machine in list(self.host.machines.values()):
             if machine.id not in self.machines:
                 await self.destroy(machine)
+        for blank in list(self.host.blanks.values()):
+            if blank.id not in self._blanks:
+                await self.destroy(blank)
 
     async def leave(self, machine: Machine) -> None:
         """Lets go of a machine, which goes on."""
@@ -215,6 +226,8 @@ class FakeEngine:
         self._is_open = False
         for machine in list(self.machines.values()):
             await self.destroy(machine)
+        for blank_id in self._blanks & self.host.blanks.keys():
+            await self.destroy(self.host.blanks[blank_id])
 
     async def boot(self, spec: MachineSpec) -> Machine:
         """Starts an empty guest."""
@@ -226,7 +239,10 @@ class FakeEngine:
         """Makes a blank."""
         await self._attempt("prepare")
         require_bootable(spec, self.facts)
-        return FakeBlank(self.host.new_id(), spec)
+        blank = FakeBlank(self.host.new_id(), spec)
+        self.host.blanks[blank.id] = blank
+        self._blanks.add(blank.id)
+        return blank
 
     async def checkpoint(self, machine: Machine, directory: Path) -> Snapshot:
         """Copies the guest's state."""
@@ -245,7 +261,7 @@ class FakeEngine:
         """Starts a guest from a copied state."""
         if not isinstance(blank, FakeBlank) or blank.is_used:
             raise EngineError(f"blank {blank.id} is used up")
-        blank.is_used = True
+        await self.destroy(blank)
         await self._attempt("restore")
         if blank.spec != snapshot.spec:
             raise EngineError(f"blank {blank.id} has another spec than the snapshot")
@@ -276,6 +292,7 @@ class FakeEngine:
             self.host.machines.pop(item.id, None)
         elif isinstance(item, FakeBlank):
             item.is_used = True
+            self.host.blanks.pop(item.id, None)
 
     def _add(self, spec: MachineSpec, state: GuestState, *, is_restored: bool) -> FakeMachine:
         machine = FakeMachine(

@@ -9,14 +9,15 @@ import os
 import signal
 from collections.abc import Collection
 
-from mitos.engine.base import EngineError
+from mitos.engine.base import EngineError, MachineSpec
 from mitos.engine.gvisor import journal
+from mitos.engine.gvisor.journal import Activity
 from mitos.engine.gvisor.place import Place
 from mitos.engine.gvisor.traces import bundle_argument, purge
 from mitos.engine.gvisor.users import User
 from mitos.host import process
 
-__all__ = ["end_commands", "left", "sweep"]
+__all__ = ["blanks", "end_commands", "left", "sweep"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,21 @@ def left(place: Place) -> frozenset[str]:
     """
     folders = (entry.name for entry in place.machines.iterdir())
     return frozenset({*folders, *place.hierarchy.children(place.group)})
+
+
+def blanks(
+    sandbox_ids: Collection[str], spec: MachineSpec, place: Place, *, snapshot_format: str
+) -> list[str]:
+    """Which of the sandboxes are blanks of a spec and a release."""
+    wanted = journal.digest(spec)
+    found = []
+    for sandbox_id in sorted(sandbox_ids):
+        folder = place.folder(sandbox_id)
+        if journal.read_activity(folder) is Activity.BLANK:
+            entry = journal.read(folder)
+            if entry is not None and (entry.spec, entry.format) == (wanted, snapshot_format):
+                found.append(sandbox_id)
+    return found
 
 
 def end_commands(place: Place) -> None:

@@ -145,6 +145,17 @@ class GvisorEngine:
             if found.id not in self._sandboxes:
                 await finish(found.let_go())
 
+    async def adopt_blanks(self, spec: MachineSpec) -> list[Blank]:
+        """Takes over the blanks of an equal spec that an earlier process made and did not use."""
+        place = self._started()
+        found: list[Blank] = []
+        for sandbox_id in adoption.blanks(self._left, spec, place, snapshot_format=self._format):
+            sandbox = await making.adopt(sandbox_id, spec, place)
+            if isinstance(sandbox, Sandbox):
+                self._sandboxes[sandbox_id] = sandbox
+                found.append(GvisorBlank(sandbox))
+        return found
+
     async def sweep(self) -> None:
         """Removes every machine and blank that an earlier process left and nobody adopted."""
         place = self._started()
@@ -183,7 +194,7 @@ class GvisorEngine:
             EngineError: it did not start; nothing of it is left.
         """
         async with self._made(spec) as made:
-            await finish(made.control.start(made.target))
+            await finish(orders.start(made))
             return await self._run(made)
 
     async def prepare(self, spec: MachineSpec) -> Blank:

@@ -1,39 +1,51 @@
 """What is written down of a sandbox, so that a later process can find it again and prove it.
 
-    <state>/machines/<id>/machine.json   {"version", "boot", "format", "user", "kernel", "gofer"}
-    <state>/machines/<id>/pause          one byte: does it stand still?
+    <state>/machines/<id>/machine.json   {"version", "boot", "format", "spec", "user", "kernel",
+                                          "gofer"}
+    <state>/machines/<id>/activity       one byte: does it run, or stand still?
 
 The first is written before the sandbox is made, and again when its processes are there. The second
-is written in place around each pause, so that it needs no room on a disk that is full.
+is written in place whenever that changes, so that it needs no room on a disk that is full.
 """
 
 from __future__ import annotations
 
 import contextlib
 import enum
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mitos.engine.base import EngineError, EngineFault
+from mitos.engine.base import EngineError, EngineFault, MachineSpec
 
-__all__ = ["Entry", "Pause", "Process", "read", "read_pause", "write", "write_pause"]
+__all__ = [
+    "Activity",
+    "Entry",
+    "Process",
+    "digest",
+    "read",
+    "read_activity",
+    "write",
+    "write_activity",
+]
 
 VERSION = 1
 
 _NAME = "machine.json"
-_PAUSE = "pause"
+_ACTIVITY = "activity"
 _LIMIT_BYTES = 1 << 16
 
 
-class Pause(enum.Enum):
-    """Whether a sandbox is paused, as its one byte says."""
+class Activity(enum.Enum):
+    """What a sandbox does, as its one byte says."""
 
-    NO = b"n"
-    CHANGING = b"c"  # an order is on its way, or was cut short
-    YES = b"y"
+    BLANK = b"b"  # its kernel waits to be filled
+    RUNNING = b"r"
+    CHANGING = b"c"  # the order to pause or resume is on its way, or was cut short
+    PAUSED = b"p"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +68,7 @@ class Entry:
     Attributes:
         boot: of the host in which it was made.
         format: names what can read its snapshots.
+        spec: the digest of what it is made of.
         user: its user on the host; None when it has none of its own.
         kernel: None while it is being made.
         gofer: None when it has none.
@@ -63,19 +76,27 @@ class Entry:
 
     boot: str
     format: str
+    spec: str
     user: int | None
     kernel: Process | None = None
     gofer: Process | None = None
 
 
+def digest(spec: MachineSpec) -> str:
+    """SHA-256 of a spec, in hex: alike for specs that are equal."""
+    root = [spec.rootfs.kind.value, str(spec.rootfs.path)]
+    parts = [root, str(spec.guest), asdict(spec.resources), sorted(spec.environment.items())]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
 def write(folder: Path, entry: Entry) -> None:
-    """Writes an entry, whole or not at all; the first one also says that nothing is paused.
+    """Writes an entry, whole or not at all; the first one also says that it is a blank.
 
     Raises:
         OSError: it cannot be written.
     """
-    if not (folder / _PAUSE).exists():
-        (folder / _PAUSE).write_bytes(Pause.NO.value)
+    if not (folder / _ACTIVITY).exists():
+        (folder / _ACTIVITY).write_bytes(Activity.BLANK.value)
     partial = folder / f"{_NAME}.partial"
     partial.write_text(json.dumps({"version": VERSION, **asdict(entry)}))
     partial.replace(folder / _NAME)
@@ -103,30 +124,31 @@ def read(folder: Path) -> Entry | None:
     )
 
 
-def write_pause(folder: Path, pause: Pause) -> None:
-    """Notes whether a sandbox is paused.
+def write_activity(folder: Path, activity: Activity) -> None:
+    """Notes what a sandbox does from now on.
 
     Raises:
         OSError: it is gone.
     """
-    descriptor = os.open(folder / _PAUSE, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = os.open(folder / _ACTIVITY, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        os.pwrite(descriptor, pause.value, 0)
+        os.pwrite(descriptor, activity.value, 0)
     finally:
         os.close(descriptor)
 
 
-def read_pause(folder: Path) -> Pause:
-    """Whether a sandbox is paused, as far as it was noted."""
+def read_activity(folder: Path) -> Activity:
+    """What a sandbox does, as far as it was noted."""
     with contextlib.suppress(OSError, ValueError):
-        return Pause((folder / _PAUSE).read_bytes()[:1])
-    return Pause.CHANGING
+        return Activity((folder / _ACTIVITY).read_bytes()[:1])
+    return Activity.CHANGING
 
 
 def _entry(kept: dict[str, Any]) -> Entry:
     return Entry(
         boot=str(kept["boot"]),
         format=str(kept["format"]),
+        spec=str(kept["spec"]),
         user=None if kept["user"] is None else int(kept["user"]),
         kernel=_process(kept["kernel"]),
         gofer=_process(kept["gofer"]),

@@ -41,7 +41,12 @@ async def create(
     user = None
     try:
         user = await place.user(spec.rootfs.kind)
-        entry = Entry(boot_id(), snapshot_format, None if user is None else user.number)
+        entry = Entry(
+            boot=boot_id(),
+            format=snapshot_format,
+            spec=journal.digest(spec),
+            user=None if user is None else user.number,
+        )
         return await _create(sandbox_id, spec, place, user, entry)
     except BaseException as exc:
         await finish(purge(sandbox_id, place))
@@ -138,7 +143,7 @@ async def adopt(sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox | M
         socket=socket,
         link=link,
         user=None if entry.user is None else User(entry.user),
-        pause=journal.read_pause(folder),
+        activity=journal.read_activity(folder),
     )
 
 

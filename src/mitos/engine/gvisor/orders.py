@@ -11,10 +11,23 @@ from pathlib import Path
 from mitos.engine.base import EngineError, Snapshot
 from mitos.engine.gvisor import image, room
 from mitos.engine.gvisor.control import order_failed
-from mitos.engine.gvisor.journal import Pause
+from mitos.engine.gvisor.journal import Activity
 from mitos.engine.gvisor.sandbox import Sandbox
 
-__all__ = ["checkpoint", "fill", "set_paused", "watch"]
+__all__ = ["checkpoint", "fill", "set_paused", "start", "watch"]
+
+
+async def start(sandbox: Sandbox) -> None:
+    """Starts PID 1 of a sandbox whose kernel waits.
+
+    Raises:
+        EngineError: it failed.
+    """
+    try:
+        sandbox.note(Activity.RUNNING)
+    except OSError as exc:
+        raise order_failed("start", sandbox.target, str(exc)) from exc
+    await sandbox.control.start(sandbox.target)
 
 
 async def watch(sandbox: Sandbox) -> None:
@@ -63,6 +76,7 @@ async def fill(sandbox: Sandbox, directory: Path, size: image.Size) -> None:
     if size.pages_bytes > memory_mib << 20:
         raise room.too_small(memory_mib)
     try:
+        sandbox.note(Activity.RUNNING)  # no blank any more, whatever becomes of it
         async with _room(sandbox, lambda: room.to_restore(size), size.pages_bytes):
             await sandbox.control.restore(sandbox.target, directory)
     except (EngineError, OSError) as exc:
@@ -86,10 +100,10 @@ async def set_paused(sandbox: Sandbox, *, paused: bool) -> None:
     sandbox.continue_kernel()
     await watch(sandbox)
     try:
-        sandbox.note_pause(Pause.CHANGING)
+        sandbox.note(Activity.CHANGING)
         await order(sandbox.target)
         sandbox.is_paused = paused
-        sandbox.note_pause(Pause.YES if paused else Pause.NO)
+        sandbox.note(Activity.PAUSED if paused else Activity.RUNNING)
     except OSError as exc:
         raise order_failed("pause" if paused else "resume", sandbox.target, str(exc)) from exc
     if paused:

@@ -22,7 +22,7 @@ from mitos.engine.base import (
 )
 from mitos.engine.gvisor import journal
 from mitos.engine.gvisor.control import Target, exit_signal
-from mitos.engine.gvisor.journal import Entry, Pause
+from mitos.engine.gvisor.journal import Activity, Entry
 from mitos.engine.gvisor.place import Place
 from mitos.engine.gvisor.room import Room
 from mitos.engine.gvisor.runsc import options_for
@@ -53,14 +53,14 @@ class Sandbox:
         socket: Path,
         link: PipeStream,
         user: User | None,
-        pause: Pause = Pause.NO,
+        activity: Activity = Activity.BLANK,
     ) -> None:
         self.id = sandbox_id
         self.spec = spec
         self.snapshot_format = entry.format
         self.link = link
-        self.is_paused = pause is Pause.YES
-        self.is_between = pause is Pause.CHANGING
+        self.is_paused = activity is Activity.PAUSED
+        self.is_between = activity is Activity.CHANGING
         """Nobody knows whether it is paused: an earlier process was ordering it, and ended."""
         self.control = place.control_of(entry.format)
         self.target = _target(sandbox_id, spec, place, socket)
@@ -85,13 +85,13 @@ class Sandbox:
         """True until its kernel has ended or its removal has begun."""
         return self._removal is None and not self._end.done()
 
-    def note_pause(self, pause: Pause) -> None:
-        """Writes down what is being ordered, and afterwards that it has been done.
+    def note(self, activity: Activity) -> None:
+        """Writes down what it does from now on.
 
         Raises:
             OSError: its folder is gone.
         """
-        journal.write_pause(self._place.folder(self.id), pause)
+        journal.write_activity(self._place.folder(self.id), activity)
 
     def expect_exit(self, watch: ControlSocket | None) -> None:
         """Takes over the connection on which the end of PID 1 is told."""

@@ -20,10 +20,11 @@ from mitos.node.inside.budget import Budget
 from mitos.node.lifecycle.creation import Creation
 from mitos.node.lifecycle.lifecycle import Lifecycle
 from mitos.node.lifecycle.supervisor import Supervisor
+from mitos.node.machine.pool import Pool
 from mitos.node.machine.running import RunningMachine
 from mitos.node.machine.token import LinkTokens
 from mitos.node.phase import Phase
-from mitos.node.refusal import translate
+from mitos.node.refusal import engine_errors, translate
 from mitos.node.state.persist import SandboxRow
 from mitos.node.state.state import State
 
@@ -42,6 +43,7 @@ class Recovery:
         engine: has their machines.
         tokens: show the machines' agents that they may go on with us.
         state: of the home.
+        pool: takes over what was kept ready.
         lifecycle: goes on with sandboxes.
         supervisor: makes them, and watches over their machines.
         creation: knows what families have used up.
@@ -52,6 +54,7 @@ class Recovery:
         engine: Engine,
         tokens: LinkTokens,
         state: State,
+        pool: Pool,
         lifecycle: Lifecycle,
         supervisor: Supervisor,
         creation: Creation,
@@ -59,6 +62,7 @@ class Recovery:
         self._engine = engine
         self._tokens = tokens
         self._state = state
+        self._pool = pool
         self._lifecycle = lifecycle
         self._supervisor = supervisor
         self._creation = creation
@@ -92,6 +96,8 @@ class Recovery:
                 adopted += 1
         self._state.hibernations.sweep(asleep)
         self._state.checkpoints.sweep(living)
+        with engine_errors("what was kept ready cannot be taken over"):
+            await self._pool.adopt({row.machine_id for row in rows if row.machine_id})
         await self._engine.sweep()
         self._state.last_boot.set(self._boot)
         if rows:

@@ -19,13 +19,23 @@ from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 
 from mitos.agent.identity import Identity, make_identity
-from mitos.engine.base import Blank, Engine, EngineError, Machine, MachineSpec, Snapshot
+from mitos.agent.link import Link
+from mitos.engine.base import (
+    Blank,
+    Engine,
+    EngineError,
+    Machine,
+    MachineEnd,
+    MachineSpec,
+    Snapshot,
+)
 from mitos.node.machine.admission import Admission
 from mitos.node.machine.gather import make_all
 from mitos.node.machine.room import STARTS, Room
 from mitos.node.machine.running import RunningMachine, destroy, restore
 from mitos.node.machine.token import LinkTokens
 from mitos.node.settings import NodeSettings
+from mitos.node.state.warm import WarmTable
 from mitos.wire.errors import ApiError
 
 __all__ = ["RECENT_TAKES", "Pool", "stock_for"]
@@ -68,12 +78,16 @@ class Pool:
     Args:
         engine: makes the machines.
         tokens: of the machines' links.
+        table: where the next server finds the warm machines.
         settings: how many are kept.
     """
 
-    def __init__(self, engine: Engine, tokens: LinkTokens, settings: NodeSettings) -> None:
+    def __init__(
+        self, engine: Engine, tokens: LinkTokens, table: WarmTable, settings: NodeSettings
+    ) -> None:
         self._engine = engine
         self._tokens = tokens
+        self._table = table
         self._settings = settings
         self._blanks: dict[MachineSpec, deque[Blank]] = defaultdict(deque)
         self._wanted_blanks: dict[MachineSpec, int] = {}
@@ -122,6 +136,35 @@ class Pool:
         if self._users[snapshot] <= 0:
             del self._users[snapshot]
             await self._drop_warm(snapshot)
+
+    async def adopt(self, taken: Collection[str]) -> None:
+        """Takes over what an earlier server kept ready and this one wants as well.
+
+        Args:
+            taken: machines that sandboxes have.
+
+        Raises:
+            ApiError: the state cannot be read.
+            EngineError: the machines are of a later engine.
+        """
+        wanted = {snapshot.directory: snapshot for snapshot in self._users}
+        for machine_id, directory in self._table.all().items():
+            snapshot = wanted.get(directory)
+            if snapshot is not None and machine_id not in taken:
+                await self._adopt_warm(machine_id, snapshot)
+        for spec in self._wanted_blanks:
+            self._blanks[spec].extend(await self._engine.adopt_blanks(spec))
+
+    async def _adopt_warm(self, machine_id: str, snapshot: Snapshot) -> None:
+        machine = await self._engine.adopt(machine_id, snapshot.spec)
+        if isinstance(machine, MachineEnd):
+            return
+        if not machine.is_paused:  # somebody was taking it
+            await self._engine.destroy(machine)
+            return
+        link = Link(machine.link, machine, token=self._tokens.of(machine_id))
+        running = RunningMachine(machine, link, snapshot.size_bytes())
+        self._warm[snapshot].append(_Warm(running, _held(link)))
 
     @contextlib.asynccontextmanager
     async def foreground(self, count: int, copied_bytes: int) -> AsyncIterator[None]:
@@ -243,9 +286,27 @@ class Pool:
         )
         async with contextlib.AsyncExitStack() as undo:
             undo.push_async_callback(destroy, self._engine, running)
-            paused = contextlib.ExitStack()
-            paused.enter_context(running.link.clock.held())
+            paused = _held(running.link)
             await self._engine.pause(running.machine)
             if snapshot in self._users:
                 self._warm[snapshot].append(_Warm(running, paused))
                 undo.pop_all()
+        self._note_warm()
+
+    def _note_warm(self) -> None:
+        stock = {
+            warm.running.machine.id: snapshot.directory
+            for snapshot, ready in self._warm.items()
+            for warm in ready
+        }
+        try:
+            self._table.save(stock)
+        except ApiError as exc:
+            _log.debug("the next server will not find the warm machines: %s", exc.cause)
+
+
+def _held(link: Link) -> contextlib.ExitStack:
+    """Has the clock of a machine stand still that is paused, until this is closed."""
+    paused = contextlib.ExitStack()
+    paused.enter_context(link.clock.held())
+    return paused

@@ -12,6 +12,7 @@ later is a further step. A file of a later server is refused.
     idempotency(owner, key, kind, resources, at)    which resources a key created
     event(id, owner, at, kind, body)     the end of the feed
     boot(only, id)                       in which boot of the host the last server ran
+    warm(machine, snapshot)              machines that are kept ready, and what they come from
 
 `persist.py` describes the bodies.
 """
@@ -189,6 +190,7 @@ def _survival(connection: sqlite3.Connection) -> None:
     """For sandboxes that outlive their server. What ran before ended with its own."""
     connection.execute("ALTER TABLE sandbox ADD COLUMN used_at REAL")
     connection.execute("CREATE TABLE boot (only INTEGER PRIMARY KEY, id TEXT NOT NULL)")
+    connection.execute("CREATE TABLE warm (machine TEXT PRIMARY KEY, snapshot TEXT NOT NULL)")
     connection.execute(
         "UPDATE sandbox SET body = json_set(body, '$.machine', NULL)"
         " WHERE ended_at IS NULL AND phase <> ?",

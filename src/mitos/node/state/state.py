@@ -14,6 +14,7 @@ from mitos.node.state.hibernation import Hibernations
 from mitos.node.state.idempotency import IdempotencyKeys
 from mitos.node.state.sandbox import SandboxTable
 from mitos.node.state.template import TemplateTable
+from mitos.node.state.warm import WarmTable
 
 __all__ = ["State"]
 
@@ -30,6 +31,7 @@ class State:
     hibernations: Hibernations
     keys: IdempotencyKeys
     last_boot: LastBoot
+    warm: WarmTable
 
     @classmethod
     def open(cls, home: Path, clock: Clock) -> State:
@@ -50,6 +52,7 @@ class State:
                 hibernations=Hibernations(home / "hibernated"),
                 keys=IdempotencyKeys(database, clock),
                 last_boot=LastBoot(database),
+                warm=WarmTable(database),
             )
         except BaseException:
             database.close()
