@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from mitos.engine.base import MachineSpec, Resources
 from mitos.engine.gvisor import GvisorEngine, GvisorSettings
+from mitos.engine.gvisor.machine import GvisorMachine
 from mitos.host.rootfs import RootFilesystem, RootKind
 from mitos.images import guest
-from tests.contract.guest import Client, connected
+from tests.contract.guest import Client, connected, token_of
 from tests.engine.gvisor.place import Leftovers
 from tests.machine import runsc, why_no_real_sandboxes
 
@@ -32,7 +33,6 @@ class Lab:
     async def boot(self, spec: MachineSpec | None = None) -> Client:
         """A cold machine whose agent has answered."""
         machine = await self.engine.boot(spec or self.spec)
-        self.exits.push_async_callback(self.engine.destroy, machine)
         return await self.exits.enter_async_context(connected(machine))
 
     async def restore(self, snapshot_of: Client, folder: Path) -> Client:
@@ -40,8 +40,35 @@ class Lab:
         blank = await self.engine.prepare(snapshot_of.machine.spec)
         snapshot = await snapshot_of.checkpoint(self.engine, folder)
         machine = await self.engine.restore(blank, snapshot)
-        self.exits.push_async_callback(self.engine.destroy, machine)
         return await self.exits.enter_async_context(connected(machine, restored=True))
+
+    async def leave(self, *clients: Client) -> None:
+        """Has the engine let go of machines."""
+        for client in clients:
+            await client.link.close()
+            await self.engine.leave(client.machine)
+
+    async def successor(self, program: Path | None = None) -> Lab:
+        """The same with another engine, of a program of its own if one is named."""
+        later = GvisorEngine(GvisorSettings(runsc=program or runsc(), state=self.state))
+        await later.start()
+        self.exits.push_async_callback(later.close)
+        return replace(self, engine=later)
+
+    async def adopt(self, left: Client) -> GvisorMachine:
+        """A machine that an earlier engine left, which must be there."""
+        machine = await self.engine.adopt(left.machine.id, left.machine.spec)
+        assert isinstance(machine, GvisorMachine), machine
+        return machine
+
+    async def take_over(self, left: Client) -> Client:
+        """A client of a machine that an earlier engine left."""
+        client = connected(await self.adopt(left), token=token_of(left.machine.id))
+        return await self.exits.enter_async_context(client)
+
+    def folder_of(self, client: Client) -> Path:
+        """Where the engine keeps a machine's files."""
+        return self.state / "machines" / client.machine.id
 
 
 @pytest.fixture
