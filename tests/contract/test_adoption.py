@@ -237,6 +237,19 @@ async def test_a_sweep_leaves_alone_what_its_own_engine_made(subject: Subject) -
     assert await child.exists("/workspace")
 
 
+async def test_a_sweep_leaves_alone_what_was_left_again(subject: Subject) -> None:
+    """A server may be told to stop before it has swept."""
+    first = await subject.boot()
+    await first.write("/workspace/a", b"1")
+    hasty = await subject.successor(first)
+    await hasty.engine.leave(await hasty.adopt(first))
+
+    await hasty.engine.sweep()
+
+    second = await (await hasty.successor()).take_over(first)
+    assert await second.read("/workspace/a") == b"1"
+
+
 async def test_close_ends_all_but_what_was_left(subject: Subject) -> None:
     stays, goes = await subject.boot(), await subject.boot()
     await stays.write("/workspace/a", b"1")

@@ -168,6 +168,7 @@ class FakeEngine:
         self.mute_next_identify = False
         self.clock_error_s = 0.0
         self._holds: dict[str, Hold] = {}
+        self._left: set[str] = set()
         self._blanks: set[str] = set()
         self._is_open = False
 
@@ -188,6 +189,7 @@ class FakeEngine:
     async def start(self) -> None:
         """Opens the engine; the host's machines go on."""
         self._is_open = True
+        self._left = {*self.host.machines, *self.host.blanks}
 
     async def adopt(self, machine_id: str, spec: MachineSpec) -> Machine | MachineEnd:  # noqa: ARG002
         """Takes over a machine of the host, or says how it ended."""
@@ -199,6 +201,7 @@ class FakeEngine:
             return await found.wait_end()
         await found.open_link()
         self.machines[machine_id] = found
+        self._left.discard(machine_id)
         return found
 
     async def adopt_blanks(self, spec: MachineSpec) -> list[Blank]:
@@ -209,12 +212,11 @@ class FakeEngine:
 
     async def sweep(self) -> None:
         """Ends the host's machines and blanks that nobody adopted."""
-        for machine in list(self.host.machines.values()):
-            if machine.id not in self.machines:
-                await self.destroy(machine)
-        for blank in list(self.host.blanks.values()):
-            if blank.id not in self._blanks:
-                await self.destroy(blank)
+        strays, self._left = self._left, set()
+        for machine_id in strays & self.host.machines.keys():
+            await self.destroy(self.host.machines[machine_id])
+        for blank_id in (strays & self.host.blanks.keys()) - self._blanks:
+            await self.destroy(self.host.blanks[blank_id])
 
     async def leave(self, machine: Machine) -> None:
         """Lets go of a machine, which goes on."""

@@ -135,6 +135,7 @@ class GvisorEngine:
             machine = await self._follow(found)
             if not found.is_between:
                 self._sandboxes[found.id] = found
+                self._left -= {found.id}
                 return machine
             return await self._copy(found)
         except EngineError:
@@ -153,13 +154,14 @@ class GvisorEngine:
             sandbox = await making.adopt(sandbox_id, spec, place)
             if isinstance(sandbox, Sandbox):
                 self._sandboxes[sandbox_id] = sandbox
+                self._left -= {sandbox_id}
                 found.append(GvisorBlank(sandbox))
         return found
 
     async def sweep(self) -> None:
         """Removes every machine and blank that an earlier process left and nobody adopted."""
         place = self._started()
-        strays, self._left = self._left - self._sandboxes.keys(), frozenset()
+        strays, self._left = self._left, frozenset()
         await adoption.sweep(strays, place)
 
     async def leave(self, machine: Machine) -> None:
