@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from dataclasses import replace
 
 import pytest
 
 from mitos.engine.base import MachineEnd
 from tests.contract.conftest import Subject
-from tests.contract.guest import Client, token_of
+from tests.contract.guest import Client, connected, token_of
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -307,3 +308,23 @@ def _traces(subject: Subject) -> set[str]:
 async def _written(client: Client, path: str, content: bytes) -> None:
     with contextlib.suppress(ConnectionError):
         await client.write(path, content)
+
+
+async def test_a_blank_is_adopted_until_it_is_used(subject: Subject) -> None:
+    source = await subject.boot()
+    await source.write("/workspace/a", b"1")
+    snapshot = await source.checkpoint(subject.engine, subject.folder())
+    unused, used = [await subject.engine.prepare(subject.spec) for _ in range(2)]
+    copy = await subject.engine.restore(used, snapshot)
+    later = await subject.successor()
+    another = replace(subject.spec, resources=replace(subject.spec.resources, memory_mib=300))
+
+    assert [] == await later.engine.adopt_blanks(another)
+    (blank,) = await later.engine.adopt_blanks(subject.spec)
+    assert blank.id == unused.id
+    assert [] == await later.engine.adopt_blanks(subject.spec)
+    await later.engine.sweep()
+
+    async with connected(await later.engine.restore(blank, snapshot), restored=True) as filled:
+        assert await filled.read("/workspace/a") == b"1"
+    assert await copy.wait_end() is not None

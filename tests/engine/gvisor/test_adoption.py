@@ -19,7 +19,7 @@ from mitos.agent.client import AgentClient
 from mitos.agent.link import Link
 from mitos.engine.base import EngineError, EngineFault, HostProcess, MachineEnd
 from mitos.engine.gvisor import journal
-from mitos.engine.gvisor.journal import Pause
+from mitos.engine.gvisor.journal import Activity
 from mitos.engine.gvisor.machine import GvisorMachine
 from mitos.host import cgroup, pidfd, process
 from mitos.host.cgroup import Hierarchy
@@ -123,7 +123,7 @@ async def test_a_pause_that_was_cut_short_ends_in_a_copy(lab: Lab, is_paused: bo
     if is_paused:
         await lab.engine.pause(client.machine)
     await lab.leave(client)
-    journal.write_pause(lab.folder_of(client), Pause.CHANGING)
+    journal.write_activity(lab.folder_of(client), Activity.CHANGING)
 
     later = await lab.successor()
     copy = await later.adopt(client)
@@ -145,7 +145,7 @@ async def test_a_copy_that_fails_leaves_the_sandbox_as_it_was(lab: Lab) -> None:
     client = await lab.boot()
     await client.write("/workspace/a", b"1")
     await lab.leave(client)
-    journal.write_pause(lab.folder_of(client), Pause.CHANGING)
+    journal.write_activity(lab.folder_of(client), Activity.CHANGING)
     hindered = await lab.successor()
     (lab.state / "copies").write_text("a file where a folder must be made")
 

@@ -206,7 +206,8 @@ class FakeEngine:
 
     async def adopt_blanks(self, spec: MachineSpec) -> list[Blank]:
         """Takes over the host's blanks of a spec."""
-        found = [blank for blank in self.host.blanks.values() if blank.spec == spec]
+        left = (each for each in self.host.blanks.values() if each.id not in self._blanks)
+        found = [blank for blank in left if blank.spec == spec]
         self._blanks.update(blank.id for blank in found)
         return list(found)
 
