@@ -38,6 +38,7 @@ class World:
         starter: a program in front of each server, such as one that sets limits.
 
     Attributes:
+        starter: of the next server.
         url: the same for all servers.
         log: what all of them said.
         started_s: what the last start took.
@@ -49,7 +50,7 @@ class World:
         self.home = home
         self._folder = folder
         self._options = ("--engine", "gvisor", *options)
-        self._starter = starter
+        self.starter = starter
         self._address = f"127.0.0.1:{_free_port()}"
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://{self._address}"
@@ -79,7 +80,7 @@ class World:
         program = _SERVE
         if point != IDLE:
             program = ("tests.crash.server", point.name, str(self._armed), "--", "serve")
-        argv = [*self._starter, sys.executable, "-m", *program, "--addr", self._address]
+        argv = [*self.starter, sys.executable, "-m", *program, "--addr", self._address]
         port_file = self._folder / "port"
         port_file.unlink(missing_ok=True)
         argv += ["--home", str(self.home), "--port-file", str(port_file)]
