@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 from dataclasses import replace
 
@@ -249,6 +250,49 @@ async def test_a_sweep_leaves_alone_what_was_left_again(subject: Subject) -> Non
 
     second = await (await hasty.successor()).take_over(first)
     assert await second.read("/workspace/a") == b"1"
+
+
+async def test_a_blank_that_nobody_used_is_adopted_and_filled(subject: Subject) -> None:
+    blanks = [await subject.engine.prepare(subject.spec) for _ in range(2)]
+
+    later = await subject.successor()
+    found = await later.engine.adopt_blanks(subject.spec)
+    await later.engine.sweep()
+    parent = await later.boot()
+    await parent.write("/workspace/a", b"1")
+    snapshot = await parent.checkpoint(later.engine, subject.folder())
+
+    assert {blank.id for blank in found} == {blank.id for blank in blanks}
+    assert await later.engine.adopt_blanks(subject.spec) == []
+    for blank in found:
+        assert blank.spec == subject.spec
+        child = await later.connect(await later.engine.restore(blank, snapshot))
+        assert await child.read("/workspace/a") == b"1"
+
+
+async def test_neither_a_machine_nor_a_blank_of_another_spec_is_adopted_as_a_blank(
+    subject: Subject,
+) -> None:
+    parent = await subject.boot()
+    await subject.fork(parent)
+    await subject.engine.prepare(subject.spec)
+    other = dataclasses.replace(subject.spec, environment={"A": "1"})
+
+    later = await subject.successor()
+
+    assert await later.engine.adopt_blanks(other) == []
+    assert len(await later.engine.adopt_blanks(subject.spec)) == 1
+    await later.engine.sweep()
+
+
+async def test_close_ends_the_blanks_that_were_adopted(subject: Subject) -> None:
+    await subject.engine.prepare(subject.spec)
+    later = await subject.successor()
+    await later.engine.adopt_blanks(subject.spec)
+
+    await later.engine.close()
+
+    assert _traces(subject) == set()
 
 
 async def test_close_ends_all_but_what_was_left(subject: Subject) -> None:

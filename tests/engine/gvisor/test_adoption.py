@@ -198,6 +198,18 @@ async def test_a_sandbox_with_a_damaged_journal_is_lost_and_swept(lab: Lab, cont
     assert lab.leftovers.sandboxes() == []
 
 
+async def test_a_blank_that_was_not_ready_is_swept(lab: Lab) -> None:
+    """It may lack its network: an engine was killed while it made it."""
+    blank = await lab.engine.prepare(lab.spec)
+    journal.write_activity(lab.state / "machines" / blank.id, Activity.MAKING)
+
+    later = await lab.successor()
+
+    assert await later.engine.adopt_blanks(lab.spec) == []
+    await later.engine.sweep()
+    assert lab.leftovers.sandboxes() == []
+
+
 @pytest.mark.parametrize("is_paused", [False, True])
 async def test_a_memory_limit_that_an_earlier_engine_raised_is_lowered(
     lab: Lab, is_paused: bool

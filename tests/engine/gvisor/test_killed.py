@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mitos.engine.base import MachineEnd
+from mitos.engine.base import Blank, MachineEnd
 from mitos.engine.gvisor import GvisorEngine, GvisorSettings
 from mitos.host import cgroup, process
 from mitos.host.rootfs import RootKind
@@ -95,13 +95,13 @@ class World:
         await engine.start()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.close)
-            await asyncio.gather(*(self._examine_one(engine, each) for each in self._listed()))
+            blanks = await engine.adopt_blanks(spec_of(self.plan))
+            known = list(self.known.values())
+            await asyncio.gather(*(self._examine_one(engine, each) for each in known))
             await engine.sweep()
+            await self._examine_blanks(engine, blanks)
         self._expect_only_known(engine)
         shutil.rmtree(self.plan.snapshots, ignore_errors=True)
-
-    def _listed(self) -> list[Known]:
-        return list(self.known.values())
 
     async def _examine_one(self, engine: GvisorEngine, known: Known) -> None:
         machine = await engine.adopt(known.id, spec_of(self.plan))
@@ -119,6 +119,17 @@ class World:
         del self.known[known.id]
         self.known[machine.id] = Known(machine.id, known.token, known.number, pause)
         await engine.leave(machine)
+
+    async def _examine_blanks(self, engine: GvisorEngine, blanks: list[Blank]) -> None:
+        if not blanks:
+            return
+        async with connected(await engine.boot(spec_of(self.plan))) as parent:
+            await parent.write("/workspace/a", b"1")
+            snapshot = await parent.checkpoint(engine, Path(self.plan.snapshots) / "blanks")
+        for blank in blanks:
+            async with connected(await engine.restore(blank, snapshot), restored=True) as child:
+                assert await child.read("/workspace/a") == b"1"
+                assert b"lo:" in await child.read("/proc/net/dev"), self.told
 
     def _expect_only_known(self, engine: GvisorEngine) -> None:
         state = Path(self.plan.state)

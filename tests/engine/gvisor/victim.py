@@ -12,12 +12,13 @@ import os
 import random
 import shutil
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from mitos.engine.base import Machine, MachineEnd, MachineSpec, Resources
+from mitos.engine.base import Blank, Machine, MachineEnd, MachineSpec, Resources
 from mitos.engine.gvisor import GvisorEngine, GvisorSettings
 from mitos.host.rootfs import RootFilesystem, RootKind
 from tests.contract.guest import Client, connected, token_of
@@ -26,6 +27,7 @@ from tests.machine import runsc
 __all__ = ["Known", "Plan", "spec_of"]
 
 _MOST, _LEAST = 5, 2
+_KEPT_BLANKS = 1
 _BIG_BYTES = 4 << 20
 
 
@@ -91,12 +93,15 @@ class _Victim:
         self._engine = GvisorEngine(GvisorSettings(runsc=runsc(), state=Path(plan.state)))
         self._spec = spec_of(plan)
         self._machines: dict[str, _Held] = {}
+        self._blanks: deque[Blank] = deque()
         self._count = 0
 
     async def run(self) -> None:
         """Works until it is killed."""
         say("start")
         await self._engine.start()
+        say("adopt blanks")
+        self._blanks.extend(await self._engine.adopt_blanks(self._spec))
         await asyncio.gather(*map(self._adopt, self._plan.known))
         say("sweep")
         await self._engine.sweep()
@@ -155,8 +160,10 @@ class _Victim:
         folder = Path(self._plan.snapshots) / f"{os.getpid()}-{self._count}"
         say("checkpoint", held.known)
         snapshot = await held.client.checkpoint(self._engine, folder)
-        say("prepare")
-        blank = await self._engine.prepare(self._spec)
+        while len(self._blanks) <= _KEPT_BLANKS:
+            say("prepare")
+            self._blanks.append(await self._engine.prepare(self._spec))
+        blank = self._blanks.popleft()
         say("restore")
         machine = await self._engine.restore(blank, snapshot)
         shutil.rmtree(folder)

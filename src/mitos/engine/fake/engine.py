@@ -206,17 +206,18 @@ class FakeEngine:
 
     async def adopt_blanks(self, spec: MachineSpec) -> list[Blank]:
         """Takes over the host's blanks of a spec."""
-        left = (each for each in self.host.blanks.values() if each.id not in self._blanks)
-        found = [blank for blank in left if blank.spec == spec]
+        blanks = [self.host.blanks[each] for each in self._left & self.host.blanks.keys()]
+        found: list[Blank] = [blank for blank in blanks if blank.spec == spec]
         self._blanks.update(blank.id for blank in found)
-        return list(found)
+        self._left -= self._blanks
+        return found
 
     async def sweep(self) -> None:
         """Ends the host's machines and blanks that nobody adopted."""
         strays, self._left = self._left, set()
         for machine_id in strays & self.host.machines.keys():
             await self.destroy(self.host.machines[machine_id])
-        for blank_id in (strays & self.host.blanks.keys()) - self._blanks:
+        for blank_id in strays & self.host.blanks.keys():
             await self.destroy(self.host.blanks[blank_id])
 
     async def leave(self, machine: Machine) -> None:

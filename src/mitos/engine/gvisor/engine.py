@@ -151,7 +151,11 @@ class GvisorEngine:
         place = self._started()
         found: list[Blank] = []
         for sandbox_id in adoption.blanks(self._left, spec, place, snapshot_format=self._format):
-            sandbox = await making.adopt(sandbox_id, spec, place)
+            try:
+                sandbox = await making.adopt(sandbox_id, spec, place)
+            except EngineError as exc:
+                _log.error("%s", exc)  # another one is made
+                continue
             if isinstance(sandbox, Sandbox):
                 self._sandboxes[sandbox_id] = sandbox
                 self._left -= {sandbox_id}
@@ -206,7 +210,7 @@ class GvisorEngine:
             EngineError: it could not be made; nothing of it is left.
         """
         async with self._made(spec) as made:
-            made.stop_kernel()
+            orders.keep(made)
             return GvisorBlank(made)
 
     async def checkpoint(self, machine: Machine, directory: Path) -> Snapshot:

@@ -42,6 +42,7 @@ _LIMIT_BYTES = 1 << 16
 class Activity(enum.Enum):
     """What a sandbox does, as its one byte says."""
 
+    MAKING = b"m"  # its kernel is not there yet, or lacks something
     BLANK = b"b"  # its kernel waits to be filled
     RUNNING = b"r"
     CHANGING = b"c"  # the order to pause or resume is on its way, or was cut short
@@ -90,13 +91,13 @@ def digest(spec: MachineSpec) -> str:
 
 
 def write(folder: Path, entry: Entry) -> None:
-    """Writes an entry, whole or not at all; the first one also says that it is a blank.
+    """Writes an entry, whole or not at all; the first one also says that it is in the making.
 
     Raises:
         OSError: it cannot be written.
     """
     if not (folder / _ACTIVITY).exists():
-        (folder / _ACTIVITY).write_bytes(Activity.BLANK.value)
+        (folder / _ACTIVITY).write_bytes(Activity.MAKING.value)
     partial = folder / f"{_NAME}.partial"
     partial.write_text(json.dumps({"version": VERSION, **asdict(entry)}))
     partial.replace(folder / _NAME)

@@ -14,7 +14,20 @@ from mitos.engine.gvisor.control import order_failed
 from mitos.engine.gvisor.journal import Activity
 from mitos.engine.gvisor.sandbox import Sandbox
 
-__all__ = ["checkpoint", "fill", "set_paused", "start", "watch"]
+__all__ = ["checkpoint", "fill", "keep", "set_paused", "start", "watch"]
+
+
+def keep(sandbox: Sandbox) -> None:
+    """Keeps a sandbox whose kernel waits to be filled, until somebody does so.
+
+    Raises:
+        EngineError: it is gone.
+    """
+    sandbox.stop_kernel()
+    try:
+        sandbox.note(Activity.BLANK)
+    except OSError as exc:
+        raise order_failed("prepare", sandbox.target, str(exc)) from exc
 
 
 async def start(sandbox: Sandbox) -> None:

@@ -53,7 +53,7 @@ class Sandbox:
         socket: Path,
         link: PipeStream,
         user: User | None,
-        activity: Activity = Activity.BLANK,
+        activity: Activity = Activity.MAKING,
     ) -> None:
         self.id = sandbox_id
         self.spec = spec
