@@ -13,6 +13,7 @@
     └── TransportFailedError           connection_failed        also the httpx class it came from
 
 Catch `AgentRunError` for everything, or a class for one case; `code` is stable, the texts are not.
+`retryable` says whether the same call may succeed later.
 """
 
 from __future__ import annotations
@@ -67,6 +68,18 @@ class AgentRunError(Exception):
         self.status = status
         self.context: dict[str, Any] = {} if context is None else context
 
+    @property
+    def retryable(self) -> bool:
+        """True when the same call may succeed later: the moment was wrong, not the call.
+
+        What was sent may have been done nevertheless: where the class is `TruncatedStreamError` or
+        `TransportFailedError`, look before it is done twice.
+        """
+        from mitos.wire.errors import TABLE  # noqa: PLC0415  keeps `import mitos` quick
+
+        row = TABLE.get(self.code)
+        return self.status in (429, 503) or (row is not None and row.retryable)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled with all of its fields, to be raised in another process."""
         fields = (self.args[0], self.code, self.cause, self.remediation, self.status, self.context)
@@ -116,9 +129,19 @@ class ExecFailedError(AgentRunError, RuntimeError):
 class TruncatedStreamError(AgentRunError, RuntimeError):
     """The answer ended before its last message: the outcome is not known."""
 
+    @property
+    def retryable(self) -> bool:
+        """True: the connection or the server ended, not the call."""
+        return True
+
 
 class TransportFailedError(AgentRunError):
     """No answer came. The instance is also of the httpx class that describes it."""
+
+    @property
+    def retryable(self) -> bool:
+        """True: the connection or the server was at fault, not the call."""
+        return True
 
 
 _CLASSES: dict[str, type[AgentRunError]] = {

@@ -99,18 +99,26 @@ class _QuietServer(ThreadingHTTPServer):
 
 
 class ScriptedServer:
-    """The server; `on` writes its script, `requests` is what came."""
+    """The server; `on` writes its script, `requests` is what came.
 
-    def __init__(self) -> None:
+    Args:
+        port: 0 takes a free one.
+        earlier: whose script it goes on with.
+    """
+
+    def __init__(self, port: int = 0, earlier: ScriptedServer | None = None) -> None:
         self.requests: list[Request] = []
         self.released = threading.Event()
-        self._scripts: dict[tuple[str, str], list[Answer | Script]] = {}
+        self._scripts: dict[tuple[str, str], list[Answer | Script]] = (
+            {} if earlier is None else earlier._scripts
+        )
         self._lock = threading.Lock()
-        self._server = _QuietServer(("127.0.0.1", 0), self._handler())
+        self._server = _QuietServer(("127.0.0.1", port), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        if earlier is None:
+            self._serve_sandboxes()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
-        self._serve_sandboxes()
 
     def on(self, method: str, path: str, *answers: Answer | Script) -> None:
         """Answers a route with these in turn; the last one stays."""

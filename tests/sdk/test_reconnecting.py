@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import httpx
 import pytest
 
-from mitos._sdk.failure import truncated
+from mitos._sdk.failure import transport_failed, truncated
 from mitos._sdk.folding import ExecFold
-from mitos._sdk.reconnecting import GIVE_UP_S, Progress
+from mitos._sdk.outage import GIVE_UP_S
+from mitos._sdk.reconnecting import Progress
 from mitos.errors import AgentRunError, TruncatedStreamError
 
 HEADERS = {"x-command-id": "job"}
 BROKEN = truncated("exec")
+CUT = transport_failed(httpx.ReadError("cut"), "http://box.test", None)
+STOPPING = AgentRunError("restarts", "internal", status=503, context={"retry_after_ms": 1000})
 
 
 class Clock:
@@ -70,6 +74,51 @@ def test_nothing_is_repeated_before_the_server_said_that_it_keeps_commands() -> 
     reader.take(output(b"abc"))
     with pytest.raises(TruncatedStreamError):
         reader.delay_after(BROKEN)
+
+
+def test_a_start_that_broke_is_looked_for_before_it_is_made_again() -> None:
+    reader = progress()
+
+    reader.delay_after(CUT)
+    looks = reader.attaches, reader.headers("job")
+    reader.take_headers({})
+    reader.delay_after(AgentRunError("no such command", "not_found", status=404))
+
+    assert looks == (True, {"X-Command-Id": "job", "X-Command-Offset": "0"})
+    assert not reader.attaches
+    assert reader.headers("job") == {"X-Command-Id": "job", "X-Command-Keep": "true"}
+
+
+def test_a_start_that_broke_but_happened_goes_on() -> None:
+    reader = progress()
+
+    reader.delay_after(CUT)
+    reader.take_headers(HEADERS)
+    reader.take(output(b"abc"))
+
+    assert reader.headers("job")["X-Command-Offset"] == "3"
+
+
+def test_a_server_that_knows_no_ids_is_not_asked_to_start_twice() -> None:
+    reader = progress()
+
+    reader.delay_after(CUT)
+    reader.take_headers({})
+    with pytest.raises(AgentRunError) as caught:
+        reader.take({"exit": {}})
+
+    assert caught.value is CUT
+    with pytest.raises(AgentRunError):
+        reader.delay_after(caught.value)
+
+
+def test_a_start_that_a_stopping_server_refused_is_looked_for_too() -> None:
+    reader = progress()
+
+    reader.take_headers({})
+    reader.delay_after(STOPPING)
+
+    assert reader.attaches
 
 
 def test_a_broken_connection_is_replaced_with_growing_patience() -> None:

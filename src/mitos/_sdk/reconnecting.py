@@ -1,4 +1,10 @@
-"""Where the reading of a command stands, and when to connect again. Pure; shared by both forms."""
+"""Where the reading of a command stands, and when to connect again. Pure; shared by both forms.
+
+A connection that breaks before the server has said anything leaves open whether the command was
+started. To start it again could run it twice, so it is looked for first: a server that has it goes
+on with it, one that does not says so and is asked to start it, and one that knows no ids says
+nothing of one and runs the empty command that comes with the question.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +15,11 @@ from typing import Any
 
 from mitos._sdk.failure import truncated
 from mitos._sdk.folding import ExecFold
+from mitos._sdk.outage import BROKEN, Patience, is_restarting
 from mitos._sdk.value.command import ExecResult
 from mitos.errors import AgentRunError, TransportFailedError, TruncatedStreamError
 
 __all__ = ["Progress"]
-
-GIVE_UP_S = 60.0
-"""How long no connection may bring anything before the reader gives up."""
-
-FIRST_DELAY_S, LAST_DELAY_S = 0.05, 2.0
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 
@@ -40,12 +42,12 @@ class Progress:
         self, fold: ExecFold, *, attaches: bool, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._fold = fold
-        self._clock = clock
+        self._patience = Patience(clock)
         self._attaches = attaches
         self._can_resume = False
+        self._is_answered = False
+        self._doubt: AgentRunError | None = None
         self._offset = 0
-        self._delay_s = FIRST_DELAY_S
-        self._failing_since: float | None = None
         self.lost_bytes = 0
         self.is_killed = False
         self.on_started: Callable[[], None] = _nothing
@@ -57,8 +59,8 @@ class Progress:
 
     @property
     def attaches(self) -> bool:
-        """False until the command has been started."""
-        return self._attaches
+        """True when the command is looked for; False when it is to be started."""
+        return self._attaches or self._doubt is not None
 
     @property
     def can_resume(self) -> bool:
@@ -67,7 +69,7 @@ class Progress:
 
     def headers(self, command_id: str) -> dict[str, str]:
         """What to send: to start the command, or to read it from where the last reading ended."""
-        if not self._attaches:
+        if not self.attaches:
             return {"X-Command-Id": command_id, "X-Command-Keep": "true"}
         return {"X-Command-Id": command_id, "X-Command-Offset": str(self._offset)}
 
@@ -76,15 +78,23 @@ class Progress:
 
         Without the command's id it is an error, or a server's that keeps no commands.
         """
+        self._is_answered = True
         if "x-command-id" not in headers:
             return
         self._attaches = self._can_resume = True
+        self._doubt = None
         self._note_life()
         self._offset = _number(headers.get("x-command-offset")) or self._offset
         self.lost_bytes += _number(headers.get("x-command-lost"))
 
     def take(self, message: dict[str, Any]) -> None:
-        """Takes the next message."""
+        """Takes the next message.
+
+        Raises:
+            AgentRunError: it is of no command that was looked for; that may have begun or not.
+        """
+        if self._doubt is not None:
+            raise self._doubt
         self._note_life()
         self._offset += self._fold.take(message)
 
@@ -111,27 +121,32 @@ class Progress:
         Raises:
             AgentRunError: the failure itself, when another connection cannot help.
         """
+        if self._doubt is not None and failure.status == 404:
+            self._doubt = None  # it was not started; nor is anything, if its sandbox is gone
+            return 0.0
         if self._fold.has_ended or not self._can_reconnect(failure):
             raise failure
-        now = self._clock()
-        if self._failing_since is None or _stands_still(failure):
-            self._failing_since = now
-        if now - self._failing_since > GIVE_UP_S:
+        if _stands_still(failure):
+            self._patience.renew()
+        delay_s = self._patience.next_delay_s()
+        if delay_s is None:
             raise failure
-        delay_s, self._delay_s = self._delay_s, min(self._delay_s * 2, LAST_DELAY_S)
         return delay_s
 
     def _can_reconnect(self, failure: AgentRunError) -> bool:
-        # Before the server's word nothing is repeated: it may have begun, under no id it knows.
-        if not self._can_resume:
-            return False
-        is_broken = isinstance(failure, (TransportFailedError, TruncatedStreamError))
-        return is_broken or failure.status == 503 or _stands_still(failure)
+        if self._can_resume or self._doubt is not None:
+            is_broken = isinstance(failure, (TransportFailedError, TruncatedStreamError))
+            is_away = is_broken or failure.status == 503 or _stands_still(failure)
+            return failure is not self._doubt and is_away
+        # A server that has answered without an id may have begun it, under none that it knows.
+        is_open = isinstance(failure, BROKEN) and not self._is_answered
+        if is_open or is_restarting(failure):
+            self._doubt = failure
+        return self._doubt is not None
 
     def _note_life(self) -> None:
         self.on_started()
-        self._failing_since = None
-        self._delay_s = FIRST_DELAY_S
+        self._patience.renew()
 
 
 def _stands_still(failure: AgentRunError) -> bool:

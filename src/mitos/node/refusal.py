@@ -176,6 +176,7 @@ def server_stopping() -> ApiError:
         "the server is being restarted",
         cause="its sandboxes live on",
         remediation="Send the request again in a moment.",
+        context={"retry_after_ms": 1000},
         status=503,
         connect=ConnectCode.UNAVAILABLE,
     )

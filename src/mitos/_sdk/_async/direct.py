@@ -63,7 +63,7 @@ class AsyncDirectSandbox(AsyncRuntime):
     @classmethod
     def _of(cls, descriptor: dict[str, Any], http: AsyncHttp) -> AsyncDirectSandbox:
         """The handle of a sandbox that a server has just described."""
-        return cls(
+        made = cls(
             descriptor["id"],
             descriptor["template_id"],
             descriptor["endpoint"],
@@ -72,6 +72,8 @@ class AsyncDirectSandbox(AsyncRuntime):
             http.api_key,
             http.client,
         )
+        made._http.outage = http.outage
+        return made
 
     @classmethod
     async def create(

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from mitos._sdk import answer, local_tree, request
 from mitos._sdk._async.rpc import AsyncRpc
+from mitos._sdk._loop.worker import sleep
 from mitos._sdk.folding import ExecFold, FileFold, file_info
 from mitos._sdk.value.file import FileEvent, FileInfo
 from mitos.errors import AgentRunError
@@ -64,10 +65,18 @@ class AsyncDirectSandboxFiles:
             >>> await sb.files.read_bytes("/workspace/plan.txt")
             b'draft'
         """
-        fold = FileFold()
-        message = {"path": path}
-        await self._rpc.stream("ReadFile", [message], fold.take, read_timeout_s=PIECE_TIMEOUT_S)
-        return fold.result()
+        attempts = self._rpc.http.outage.attempts(may_repeat=True)
+        while True:
+            fold = FileFold()
+            try:
+                await self._rpc.stream(
+                    "ReadFile", [{"path": path}], fold.take, read_timeout_s=PIECE_TIMEOUT_S
+                )
+            except AgentRunError as exc:
+                delay_s = attempts.delay_after(exc)
+            else:
+                return fold.result()
+            await sleep(delay_s)
 
     async def write(self, path: str, content: str | bytes, mode: int = 0o644) -> None:
         """Replaces a file in one step, making parents as needed; `mode` is that of a new file.

@@ -64,7 +64,7 @@ class DirectSandbox(Runtime):
     @classmethod
     def _of(cls, descriptor: dict[str, Any], http: Http) -> DirectSandbox:
         """The handle of a sandbox that a server has just described."""
-        return cls(
+        made = cls(
             descriptor["id"],
             descriptor["template_id"],
             descriptor["endpoint"],
@@ -73,6 +73,8 @@ class DirectSandbox(Runtime):
             http.api_key,
             http.client,
         )
+        made._http.outage = http.outage
+        return made
 
     @classmethod
     def create(

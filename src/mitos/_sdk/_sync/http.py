@@ -14,7 +14,10 @@ from typing import Any
 import httpx
 
 from mitos._sdk import answer, failure, pool
+from mitos._sdk._thread.worker import sleep
+from mitos._sdk.outage import Outage, is_restarting
 from mitos._sdk.settings import checked_key, checked_url
+from mitos.errors import AgentRunError
 
 __all__ = ["Http"]
 
@@ -22,10 +25,6 @@ FORK_TIMEOUT_S = 130.0
 CONNECT_TIMEOUT_S = 10.0
 WRITE_TIMEOUT_S = 60.0
 """How long a server may take nothing of what is sent."""
-
-
-_BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
-"""How a connection breaks that was there; the server may or may not have seen the request."""
 
 
 class Http:
@@ -36,6 +35,9 @@ class Http:
         api_key: sent as bearer; None or empty sends none.
         timeout_s: of a unary call.
         client: used instead of the shared one; its owner closes it.
+
+    Attributes:
+        outage: what is known of the server's being there.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Http:
         self.base_url = checked_url(base_url)
         self.api_key = checked_key(api_key)
         self.client = client
+        self.outage = Outage()
         self._timeout_s = timeout_s
 
     def __repr__(self) -> str:
@@ -95,20 +98,26 @@ class Http:
         body: dict[str, Any] | None,
         timeout_s: float | None = None,
     ) -> httpx.Response:
-        """Sends a request, and once more when the connection broke before an answer.
+        """Sends a request, and again while its server is away.
 
         Everything that goes through here may be repeated: it reads, sets what is set already, or
         carries an idempotency key.
 
         Raises:
-            TransportFailedError: no answer.
+            AgentRunError: no answer, or that of a server that is being restarted for too long.
         """
         timeout_s = timeout_s or self._timeout_s
-        with self.translated():
+        attempts = self.outage.attempts(may_repeat=True)
+        while True:
             try:
-                return self._send(method, path, headers, body, timeout_s)
-            except _BROKEN:
-                return self._send(method, path, headers, body, timeout_s)
+                with self.translated():
+                    response = self._send(method, path, headers, body, timeout_s)
+                self._note_answer(response)
+            except AgentRunError as exc:
+                delay_s = attempts.delay_after(exc)
+            else:
+                return response
+            sleep(delay_s)
 
     def open(
         self,
@@ -118,7 +127,9 @@ class Http:
         *,
         read_timeout_s: float | None,
     ) -> httpx.Response:
-        """Posts once, whatever happens, and gives the answer before its body; the caller closes it.
+        """Posts, and gives the answer before its body; the caller closes it.
+
+        Nothing is sent twice: only for a connection that is refused is another one tried.
 
         Raises:
             TransportFailedError: no answer.
@@ -131,12 +142,29 @@ class Http:
             content=content,
             timeout=httpx.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, write=WRITE_TIMEOUT_S),
         )
-        with self.translated():
-            return client.send(request, stream=True)
+        attempts = self.outage.attempts(may_repeat=False)
+        while True:
+            try:
+                with self.translated():
+                    response = client.send(request, stream=True)
+            except AgentRunError as exc:
+                delay_s = attempts.delay_after(exc)
+            else:
+                self.outage.has_answered = True
+                return response
+            sleep(delay_s)
 
     def translated(self) -> AbstractContextManager[None]:
         """The transport's errors come out as `TransportFailedError`."""
         return failure.translated(self.base_url, self.api_key)
+
+    def _note_answer(self, response: httpx.Response) -> None:
+        """Notes that the server answers, unless it says that it is about to be away."""
+        self.outage.has_answered = True
+        if response.status_code == 503:
+            error = failure.from_runtime(503, response.content, self.api_key)
+            if is_restarting(error):
+                raise error
 
     def _send(
         self,
