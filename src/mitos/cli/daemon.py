@@ -87,6 +87,10 @@ async def run(options: Options) -> None:
             templates = node.tenant(LOCAL).templates
             for name in options.prepare:
                 await templates.create(name, progress=say)
+        except BaseException:
+            await node.close(OnStop.LEAVE)
+            raise
+        try:
             await _serve_until_told(node, listener, options)
         finally:
             await node.close()

@@ -108,8 +108,6 @@ class Node:
             uses = UseLog(parts.registry, state.sandboxes, clock)
             uses.start()
             undo.push_async_callback(uses.close)
-            if settings.on_stop is OnStop.HIBERNATE:
-                undo.push_async_callback(parts.suspension.hibernate_all, parts.registry)
             reaper.start(parts.supervisor.expire)
             undo.push_async_callback(reaper.close)
             end = partial(parts.supervisor.end, reason=EndReason.HOST_MEMORY)
@@ -117,6 +115,7 @@ class Node:
             pressure.start()
             undo.push_async_callback(pressure.close)
             undo.callback(state.events.close)
+            parts.supervisor.on_stop = settings.on_stop
             return RunningNode(parts, engine, undo.pop_all())
         raise AssertionError("unreachable")
 
@@ -171,8 +170,16 @@ class RunningNode:
         observer = None if sandbox is None else sandbox.observer()
         return None if observer is None else await observer.count_processes()
 
-    async def close(self) -> None:
-        """Ends or leaves the sandboxes, as the settings say, and frees all else. Idempotent."""
+    async def close(self, on_stop: OnStop | None = None) -> None:
+        """Frees everything. Idempotent.
+
+        Args:
+            on_stop: what becomes of the sandboxes; None: what the settings say.
+        """
+        on_stop = on_stop or self.settings.on_stop
+        self._parts.supervisor.on_stop = on_stop
+        if on_stop is OnStop.HIBERNATE:
+            await self._parts.suspension.hibernate_all(self._parts.registry)
         await self._undo.aclose()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mitos.engine.base import EngineError, EngineFault, MachineEnd, MachineSpec
+from mitos.engine.base import EngineError, EngineFault, Machine, MachineEnd, MachineSpec
 from mitos.engine.fake import FakeEngine
 from mitos.engine.fake.engine import FakeMachine
 from mitos.host.rootfs import RootFilesystem, RootKind
@@ -114,19 +114,66 @@ async def test_a_machine_that_ended_meanwhile_is_told_with_its_reason(
     assert ["two"] == [each.id for each in again.list_sandboxes()]
 
 
-async def test_machines_of_a_later_engine_are_not_touched(
+async def test_machines_of_a_later_engine_stop_the_start_and_nothing_is_touched(
     node: Node, start_node: StartNode, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two", "three"):
+        await node.create("python", name)
+    later = machine_of(node, engine, "two").id
+    await node.close()
+
+    async def adopt(machine_id: str, spec: MachineSpec) -> Machine | MachineEnd:
+        if machine_id == later:
+            raise EngineError("of a later release", fault=EngineFault.UNAVAILABLE)
+        return await FakeEngine.adopt(engine, machine_id, spec)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "adopt", adopt)
+        with pytest.raises(ApiError, match="cannot be taken over"):
+            await start_node(on_stop=OnStop.END)
+
+    again = await start_node(on_stop=OnStop.LEAVE)
+    for name in ("one", "two", "three"):
+        assert "ok\n" == await output(again, name, "echo ok")
+
+
+async def test_a_start_that_is_stopped_ends_nothing(
+    node: Node, start_node: StartNode, engine: FakeEngine
+) -> None:
+    for name in ("one", "two"):
+        await node.create("python", name)
+    await node.close()
+    hold = engine.hold_next("adopt")
+    starting = asyncio.create_task(start_node(on_stop=OnStop.END))
+    await hold.reached.wait()
+    await asyncio.sleep(0.05)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    again = await start_node(on_stop=OnStop.LEAVE)
+    for name in ("one", "two"):
+        assert "ok\n" == await output(again, name, "echo ok")
+
+
+@pytest.mark.parametrize("method", ["adopt_blanks", "sweep"])
+async def test_a_start_that_fails_ends_nothing(
+    node: Node,
+    start_node: StartNode,
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
 ) -> None:
     await node.create("python", "one")
     await node.close()
 
-    async def refuse(machine_id: str, spec: MachineSpec) -> MachineEnd:
-        raise EngineError("of a later release", fault=EngineFault.UNAVAILABLE)
+    async def fail(*_: object) -> None:
+        raise EngineError("no more")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "adopt", refuse)
-        with pytest.raises(ApiError, match="cannot be taken over"):
-            await start_node(on_stop=OnStop.LEAVE)
+        patch.setattr(engine, method, fail)
+        with pytest.raises((ApiError, EngineError)):
+            await start_node(on_stop=OnStop.END)
 
     again = await start_node(on_stop=OnStop.LEAVE)
     assert "ok\n" == await output(again, "one", "echo ok")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 
 from mitos.agent.link import Link
 from mitos.engine.base import Engine, EngineError, EngineFault, MachineEnd
@@ -21,7 +22,7 @@ from mitos.node.lifecycle.creation import Creation
 from mitos.node.lifecycle.lifecycle import Lifecycle
 from mitos.node.lifecycle.supervisor import Supervisor
 from mitos.node.machine.pool import Pool
-from mitos.node.machine.running import RunningMachine
+from mitos.node.machine.running import RunningMachine, leave
 from mitos.node.machine.token import LinkTokens
 from mitos.node.phase import Phase
 from mitos.node.refusal import engine_errors, translate
@@ -81,7 +82,7 @@ class Recovery:
         began = time.perf_counter()
         rows = self._state.sandboxes.living()
         last_uses = self._state.sandboxes.last_uses()
-        found = await asyncio.gather(*map(self._find, rows))
+        found = await self._find_all(rows)
         asleep, living, adopted = set(), set(), 0
         for row, running in zip(rows, found, strict=True):
             if isinstance(running, EndReason):
@@ -103,6 +104,28 @@ class Recovery:
         if rows:
             elapsed_ms = (time.perf_counter() - began) * 1000
             _log.info("adopted %d sandboxes in %.0f ms", adopted, elapsed_ms)
+
+    async def _find_all(
+        self, rows: Sequence[SandboxRow]
+    ) -> list[RunningMachine | EndReason | None]:
+        """What `_find` finds, for all or for none."""
+        adopted: list[RunningMachine] = []
+
+        async def find(row: SandboxRow) -> RunningMachine | EndReason | None:
+            found = await self._find(row)
+            if isinstance(found, RunningMachine):
+                adopted.append(found)
+            return found
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                found = [group.create_task(find(row)) for row in rows]
+        except BaseException as exc:
+            await asyncio.gather(*(leave(self._engine, running) for running in adopted))
+            if isinstance(exc, BaseExceptionGroup):
+                raise exc.exceptions[0] from None
+            raise
+        return [task.result() for task in found]
 
     async def _find(self, row: SandboxRow) -> RunningMachine | EndReason | None:
         """A sandbox's machine, None for one that is hibernated; or why it has ended."""

@@ -70,6 +70,8 @@ class Supervisor:
         self._state = state
         self._clock = clock
         self._services: Sequence[Service] = ()
+        self.on_stop = OnStop.LEAVE
+        """What `close` does with sandboxes; until a server has started, it leaves them alone."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, services: Sequence[Service]) -> None:
@@ -80,7 +82,7 @@ class Supervisor:
         """Ends every sandbox that has a machine, or leaves it, and stops watching. Idempotent."""
         self._lifecycle.close()
         awake = [s for s in self._registry.living() if s.running is not None]
-        if self._settings.on_stop is OnStop.END:
+        if self.on_stop is OnStop.END:
             await asyncio.gather(*(self.end(s, EndReason.SERVER_STOPPED) for s in awake))
         else:
             await asyncio.gather(*map(self._leave, awake))
