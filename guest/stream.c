@@ -289,10 +289,18 @@ static void decode_incoming(void)
 	}
 }
 
-/* A new server's first word, the token and a nonce, in one piece: it writes when all before was read. */
-static bool is_first_word(const uint8_t *data, size_t size)
+/* A new server's first word, the token and a nonce, in one piece, or NULL. It is written when all before was read, and
+ * nothing behind it before it was answered. A machine that was snapshotted while it stood still is the exception: what
+ * lay in its pipe then is in the sandbox's kernel, which gives it together with what lies in the pipe now. */
+static const uint8_t *find_first_word(const uint8_t *data, size_t size)
 {
-	return token.size > 0 && size >= token.size + NONCE_SIZE && memcmp(data, token.value, token.size) == 0;
+	size_t word = token.size + NONCE_SIZE;
+	if (token.size == 0 || size < word)
+		return NULL;
+	if (memcmp(data, token.value, token.size) == 0)
+		return data;
+	const uint8_t *last = data + size - word;
+	return memcmp(last, token.value, token.size) == 0 ? last : NULL;
 }
 
 /* Goes on with a new server. What an earlier one has half said is void, and so is what it was half told: the nonce
@@ -320,8 +328,9 @@ void stream_receive(void)
 		return;
 	if (got <= 0)
 		give_up(got == 0 ? "the server is gone" : strerror(errno));
-	if (is_first_word(data, (size_t)got))
-		start_over(data, (size_t)got);
+	const uint8_t *word = find_first_word(data, (size_t)got);
+	if (word)
+		start_over(word, (size_t)(data + got - word));
 	else
 		buffer_commit(&incoming, (size_t)got);
 	decode_incoming();

@@ -245,14 +245,19 @@ class AgentClient:
         self.freeze()
         return AgentClient(self._write_to, self._read_from)
 
-    def new_server(self, token: bytes = b"secret") -> AgentClient:
-        """Takes the link over as a server does that knows nothing of what went before."""
+    def new_server(self, token: bytes = b"secret", *, before: bytes = b"") -> AgentClient:
+        """Takes the link over as a server does that knows nothing of what went before.
+
+        Args:
+            token: that the agent was told.
+            before: comes in one piece with the first word.
+        """
         later, nonce, received = AgentClient(self._write_to, self._read_from), os.urandom(32), b""
         is_told, deadline = False, time.monotonic() + DEADLINE_S
         while nonce not in received:
             assert time.monotonic() < deadline, "the agent does not answer a new server"
             if not is_told and unread_bytes(self._write_to) == 0:
-                os.write(self._write_to, token + nonce)
+                os.write(self._write_to, before + token + nonce)
                 is_told = True
             if select.select([self._read_from], [], [], 0.01)[0]:
                 received += os.read(self._read_from, 1 << 18)

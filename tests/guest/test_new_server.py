@@ -91,6 +91,16 @@ def test_a_frozen_agent_thaws(served: AgentClient) -> None:
     assert later.shell("echo fine").stdout == b"fine\n"
 
 
+@pytest.mark.parametrize("before", [Frame(FrameType.THAW).encode(), b"half"])
+def test_a_first_word_is_heard_behind_older_bytes(served: AgentClient, before: bytes) -> None:
+    """The kernel of a machine that stands still keeps what a snapshot finds in the pipe."""
+    served.freeze()
+
+    later = served.new_server(before=before)
+
+    assert later.shell("echo fine").stdout == b"fine\n"
+
+
 def test_a_kept_command_goes_on_and_loses_nothing(served: AgentClient) -> None:
     lines = "".join(f"line {number}\n" for number in range(200_000)).encode()
     start(served, "seq -f 'line %.0f' 0 199999; sleep 0.2; echo end")
