@@ -23,6 +23,7 @@ __all__ = ["Scene", "Trouble"]
 
 DEADLINE_S = 50_000
 QUIET_S = 0.4
+ANSWER_WITHIN_S = 120.0
 REACHED_WITHIN_S = 30.0
 """How long an operation may take to come to its point; a bound against hanging."""
 
@@ -92,7 +93,7 @@ class Scene:
             records = self._records(self.residents)
             wait_for_rest(world)
 
-            self._die(operation, moment, pool)
+            running = self._die(operation, moment, pool)
             trouble.begin(self)
             world.start()
 
@@ -103,7 +104,8 @@ class Scene:
             living = [each for each in self.residents if each.id not in trouble.ended]
             assert {each.id: records[each.id] for each in living} == self._records(living)
             trouble.end(self)
-            operation.check(listing)
+            operation.answer = running.result(ANSWER_WITHIN_S)
+            operation.check(world.listing())
             self._paused.sandbox.resume()
             list(pool.map(Living.check_goes_on, living, [readings[each.id] for each in living]))
             list(pool.map(Job.check, (job for job in jobs if job.living in living)))
@@ -118,8 +120,8 @@ class Scene:
             self.world.end_all()
         self.world.stop()
 
-    def _die(self, operation: Operation, moment: Moment, pool: ThreadPoolExecutor) -> None:
-        """Runs the operation until its server is dead."""
+    def _die(self, operation: Operation, moment: Moment, pool: ThreadPoolExecutor) -> Future[Any]:
+        """Runs the operation until its server is dead; its caller may try again at the next one."""
         world = self.world
         world.arm()
         running = pool.submit(attempt, operation)
@@ -128,11 +130,11 @@ class Scene:
             world.kill()
         else:
             self._wait_for_death(moment.point, running)
-        operation.answer = running.result(60)
+        return running
 
     def _wait_for_death(self, point: Point, running: Future[Any]) -> None:
         if not self.world.has_died(REACHED_WITHIN_S):
-            answer = running.result(60) if running.done() else "it still runs"
+            answer = running.result() if running.done() else "it still runs"
             raise AssertionError(f"the point was not reached: {point.name}; {answer}")
 
     def _records(self, living: Sequence[Living]) -> dict[str, Any]:
