@@ -3,7 +3,7 @@
 An engine turns a root filesystem into running machines and running machines into snapshots. It
 knows no templates, no deadlines and no users: `node` decides what to boot, fork and end. Each
 engine is a folder beside this file, found by `select`, and is done when it passes
-`tests/contract/test_engine.py`.
+`tests/contract/test_engine.py` and `tests/contract/test_adoption.py`.
 
 Lifecycle of a machine:
 

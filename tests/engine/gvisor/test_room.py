@@ -36,6 +36,12 @@ class Group(Hierarchy):
             raise FileNotFoundError(group)
         return self.used
 
+    def memory_limit(self, group: str) -> int:
+        assert group == "top/box"
+        if self.is_gone:
+            raise FileNotFoundError(group)
+        return self.limit
+
     def set_memory_limit(self, group: str, limit_bytes: int) -> None:
         assert group == "top/box"
         if limit_bytes < self.used:
@@ -232,6 +238,70 @@ async def test_a_sandbox_that_ends_meanwhile_has_no_limit_any_more(
     assert len(clock.waits) == waits
     async with asyncio.timeout(5):
         await made.close()
+
+
+async def test_what_an_earlier_engine_raised_is_lowered_once_its_work_is_done(
+    group: Group, clock: Clock
+) -> None:
+    group.limit, work = LIMIT + WORK, asyncio.Event()
+
+    async def done() -> None:
+        await work.wait()
+
+    made = make(group, clock)
+    made.lower_after(done)
+    await asyncio.sleep(0.01)
+    assert group.limit == LIMIT + WORK
+    work.set()
+
+    await until(lambda: group.limit == LIMIT)
+    await made.close()
+
+
+async def test_what_an_earlier_engine_raised_is_lowered_when_nobody_says_that_it_is_done(
+    group: Group, clock: Clock
+) -> None:
+    group.limit = LIMIT + WORK
+
+    async def silent() -> None:
+        raise EngineError("no answer")
+
+    made = make(group, clock)
+    made.lower_after(silent)
+
+    await until(lambda: group.limit == LIMIT)
+    await made.close()
+
+
+async def test_a_limit_that_nobody_raised_is_left_alone(group: Group, clock: Clock) -> None:
+    async def never() -> None:
+        raise AssertionError
+
+    for limit in (LIMIT, LIMIT - MIB):
+        group.limit = limit
+        make(group, clock).lower_after(never)
+    group.is_gone = True
+    make(group, clock).lower_after(never)
+    await asyncio.sleep(0.01)
+
+    assert group.limits == []
+
+
+async def test_work_of_our_own_may_begin_while_an_earlier_engines_goes_on(
+    group: Group, clock: Clock
+) -> None:
+    group.limit = LIMIT + WORK
+
+    async def long() -> None:
+        await asyncio.Event().wait()
+
+    made = make(group, clock)
+    made.lower_after(long)
+    await asyncio.sleep(0.01)
+    async with made.raised(MIB, Kernel(group).give_back):
+        assert group.limit == LIMIT + WORK  # never less than what was given
+
+    assert group.limit == LIMIT
 
 
 async def test_close_stops_it(group: Group, clock: Clock) -> None:

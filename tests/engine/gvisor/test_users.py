@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mitos.engine.base import MachineSpec
-from mitos.engine.gvisor.users import Users
+from mitos.engine.gvisor.users import User, Users
 from mitos.host import cgroup
 from mitos.host.rootfs import RootKind
 from tests.contract.guest import Client
@@ -139,6 +139,29 @@ async def test_users_of_a_crowd_are_given_back_and_few_namespaces_kept(tmp_path:
         users.give_back(user)
     users.close()
     assert before == namespaces()
+
+
+async def test_a_number_of_an_earlier_process_is_nobody_elses_until_it_is_given_back(
+    tmp_path: Path,
+) -> None:
+    earlier = Users(tmp_path)
+    left = [await earlier.take() for _ in range(3)]
+    for user in left:
+        user.close()
+
+    users = Users(tmp_path)
+    for user in left:
+        users.reserve(user.number)
+    taken = [await users.take() for _ in range(3)]
+    users.give_back(User(left[1].number))
+    again = await users.take()
+
+    assert not {user.number for user in taken} & {user.number for user in left}
+    assert again.number == left[1].number
+    assert again.namespace is not None
+    for user in (*taken, again):
+        users.give_back(user)
+    users.close()
 
 
 def namespaces() -> set[str]:
