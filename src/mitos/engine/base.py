@@ -1,9 +1,8 @@
 """The seam between a node and what runs its sandboxes.
 
 An engine turns a root filesystem into running machines and running machines into snapshots. It
-knows no templates, no deadlines and no users: `node` decides what to boot, fork and end. Each
-engine is a folder beside this file, found by `select`, and is done when it passes
-`tests/contract/test_engine.py` and `tests/contract/test_adoption.py`.
+knows no templates, no deadlines and no users: `node` decides what to boot, fork and end. An
+engine is a folder beside this file, found by `select`, and done when it passes `tests/contract`.
 
 Lifecycle of a machine:
 
@@ -12,8 +11,7 @@ Lifecycle of a machine:
     prepare ─> Blank ───┘        │
           restore(blank, snap)   └──pause/resume, destroy
 
-A machine does not depend on the process that made it. It goes on when that process ends or lets go
-of it (`leave`), and an engine with the same state takes it over:
+A machine goes on when its process ends, or lets go of it (`leave`), and the next one takes it over:
 
     start -> adopt, for each machine that is wanted -> sweep, which removes all others
 """
