@@ -217,6 +217,37 @@ async def test_half_a_pause_is_what_the_machine_is(
     assert "ok\n" == await output(again, "one", "echo ok")
 
 
+async def test_a_machine_that_comes_back_as_another_one_is_found_again(
+    node: Node,
+    start_node: StartNode,
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """As an engine does that does not know whether it had paused it."""
+    await node.create("python", "one")
+    await output(node, "one", "echo kept > /tmp/file")
+    adopt = engine.adopt
+
+    async def copy(machine_id: str, spec: MachineSpec) -> Machine | MachineEnd:
+        found = await adopt(machine_id, spec)
+        assert not isinstance(found, MachineEnd)
+        snapshot = await engine.checkpoint(found, tmp_path / "copy")
+        await engine.leave(found)
+        return await engine.restore(await engine.prepare(spec), snapshot)
+
+    first = machine_of(node, engine, "one").id
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "adopt", copy)
+        again = await restart(node, start_node)
+
+    assert first != machine_of(again, engine, "one").id
+    for _ in range(2):
+        assert "kept\n" == await output(again, "one", "cat /tmp/file")
+        again = await restart(again, start_node)
+    assert "kept\n" == await output(again, "one", "cat /tmp/file")
+
+
 async def test_deadlines_go_on(node: Node, start_node: StartNode, clock: ManualClock) -> None:
     for name in ("early", "late"):
         await node.create("python", name)

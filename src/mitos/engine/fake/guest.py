@@ -47,11 +47,18 @@ class GuestState:
     kernel: Kernel = field(default_factory=Kernel)
     environment: dict[str, str] = field(default_factory=dict)
     hostname: str = "sandbox"
+    token: bytes = b""
+    sandbox_id: str = ""
 
     def copy(self) -> GuestState:
         """An independent copy."""
         return GuestState(
-            copy.deepcopy(self.files), self.kernel.copy(), dict(self.environment), self.hostname
+            copy.deepcopy(self.files),
+            self.kernel.copy(),
+            dict(self.environment),
+            self.hostname,
+            self.token,
+            self.sandbox_id,
         )
 
 
@@ -128,8 +135,6 @@ class FakeGuest:
         self._is_restored = is_restored
         self._streams: dict[int, _Stream] = {}
         self._write_lock = asyncio.Lock()
-        self._token = b""
-        self._sandbox_id = ""
         self.mute_identify = False
         self.clock_error_s = 0.0
 
@@ -140,9 +145,9 @@ class FakeGuest:
         decoder = FrameDecoder()
         try:
             while data := await self._end.read():
-                if self._token and data.startswith(self._token):
+                if self.state.token and data.startswith(self.state.token):
                     decoder = FrameDecoder()
-                    data = await self._start_over(data[len(self._token) :])
+                    data = await self._start_over(data[len(self.state.token) :])
                 for frame in decoder.feed(data):
                     await self.running.wait()
                     await self._dispatch(frame)
@@ -159,8 +164,8 @@ class FakeGuest:
 
     def _hello(self) -> Frame:
         hello = Fields().uint(Tag.VERSION, VERSION).text(Tag.BUILD, "fake")
-        if self._sandbox_id:
-            hello.text(Tag.SANDBOX_ID, self._sandbox_id)
+        if self.state.sandbox_id:
+            hello.text(Tag.SANDBOX_ID, self.state.sandbox_id)
         return Frame(FrameType.HELLO, payload=hello.encode())
 
     async def _start_over(self, data: bytes) -> bytes:
@@ -229,8 +234,8 @@ class FakeGuest:
         if self.mute_identify:
             await asyncio.Event().wait()
         fields = stream.fields
-        self._token = fields.get_text(Tag.TOKEN).encode()
-        self._sandbox_id = fields.get_text(Tag.SANDBOX_ID)
+        self.state.token = fields.get_text(Tag.TOKEN).encode()
+        self.state.sandbox_id = fields.get_text(Tag.SANDBOX_ID)
         self.state.hostname = fields.get_text(Tag.HOSTNAME)
         machine_id = fields.get_text(Tag.MACHINE_ID) + "\n"
         self.state.files.write("/etc/machine-id", machine_id.encode())

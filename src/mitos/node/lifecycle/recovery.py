@@ -22,12 +22,13 @@ from mitos.node.lifecycle.creation import Creation
 from mitos.node.lifecycle.lifecycle import Lifecycle
 from mitos.node.lifecycle.supervisor import Supervisor
 from mitos.node.machine.pool import Pool
-from mitos.node.machine.running import RunningMachine, leave
+from mitos.node.machine.running import RunningMachine, destroy, leave
 from mitos.node.machine.token import LinkTokens
 from mitos.node.phase import Phase
 from mitos.node.refusal import engine_errors, translate
 from mitos.node.state.persist import SandboxRow
 from mitos.node.state.state import State
+from mitos.wire.errors import ApiError
 
 __all__ = ["Recovery"]
 
@@ -147,7 +148,25 @@ class Recovery:
         if isinstance(machine, MachineEnd):
             return EndReason.HOST_RESTARTED if self._is_rebooted else reason_of(machine)
         link = Link(machine.link, machine, token=self._tokens.of(row.machine_id))
-        return RunningMachine(machine, link, row.copied_bytes)
+        running = RunningMachine(machine, link, row.copied_bytes)
+        if machine.id == row.machine_id:
+            return running
+        return await self._identified(row, running)
+
+    async def _identified(
+        self, row: SandboxRow, copy: RunningMachine
+    ) -> RunningMachine | EndReason:
+        """A copy, once its agent knows the token of its own machine: the next server has only that.
+
+        Until then the row names the first machine, which is still there.
+        """
+        try:
+            await self._supervisor.identify(copy, row.id)
+        except ApiError as exc:
+            _log.error("sandbox %s cannot be taken over: %s", row.id, exc)
+            await destroy(self._engine, copy)
+            return EndReason.LOST
+        return copy
 
     def _take_over(
         self, row: SandboxRow, running: RunningMachine | None, last_active: float | None

@@ -119,6 +119,14 @@ class Supervisor:
         self.attach(sandbox)
         self._keep(self._confirm(sandbox, running), f"confirm-{sandbox.uid}")
 
+    async def identify(self, running: RunningMachine, sandbox_id: str) -> None:
+        """Has a running machine know whose it is, by a token of its own.
+
+        Raises:
+            ApiError: it did not confirm.
+        """
+        await self._launcher.rename(running, sandbox_id)
+
     async def detach(self, sandbox: Sandbox) -> None:
         """Ends the machine of a sandbox that lives on without one."""
         running, sandbox.running = sandbox.running, None
