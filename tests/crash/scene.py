@@ -105,6 +105,9 @@ class Scene:
             assert {each.id: records[each.id] for each in living} == self._records(living)
             trouble.end(self)
             operation.answer = running.result(ANSWER_WITHIN_S)
+            if operation.is_killed_again:
+                world.kill()
+                world.start()
             operation.check(world.listing())
             self._paused.sandbox.resume()
             list(pool.map(Living.check_goes_on, living, [readings[each.id] for each in living]))

@@ -26,6 +26,9 @@ class Operation:
     has_subject: ClassVar[bool] = True
     """False for one that needs no sandbox."""
 
+    is_killed_again: ClassVar[bool] = False
+    """True for one whose machine the next server may have replaced: another one finds it too."""
+
     def __init__(self, world: World, chance: random.Random, label: str) -> None:
         self.world = world
         self.chance = chance

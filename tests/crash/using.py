@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.crash.subject import Operation
 from tests.crash.world import until
@@ -56,6 +56,8 @@ class Upload(Operation):
 class Pause(Operation):
     """A sandbox that is told to stand still."""
 
+    is_killed_again: ClassVar[bool] = True
+
     def run(self) -> Any:
         self.subject.sandbox.pause()
         return True
@@ -70,6 +72,8 @@ class Pause(Operation):
 
 class Resume(Operation):
     """A paused sandbox that is told to go on."""
+
+    is_killed_again: ClassVar[bool] = True
 
     def begin_last(self) -> None:
         self.subject.sandbox.pause()
