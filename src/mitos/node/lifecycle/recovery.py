@@ -149,9 +149,8 @@ class Recovery:
             return EndReason.HOST_RESTARTED if self._is_rebooted else reason_of(machine)
         link = Link(machine.link, machine, token=self._tokens.of(row.machine_id))
         running = RunningMachine(machine, link, row.copied_bytes)
-        if machine.id == row.machine_id:
-            return running
-        return await self._identified(row, running)
+        is_copy = machine.id != row.machine_id
+        return await self._identified(row, running) if is_copy else running
 
     async def _identified(
         self, row: SandboxRow, copy: RunningMachine
