@@ -24,6 +24,7 @@ HELLO = Frame(
 async def taken() -> AsyncIterator[tuple[Link, PipeEnd]]:
     ours, theirs = pipe()
     link = Link(ours, token=TOKEN)
+    link.take_over()
     yield link, theirs
     await link.close()
 
@@ -52,6 +53,7 @@ async def test_the_first_word_waits_until_all_before_was_read() -> None:
     ours, theirs = pipe()
     await ours.write(b"half a frame of an earlier server")
     link = Link(ours, token=TOKEN)
+    link.take_over()
     await asyncio.sleep(0.05)
 
     assert b"half a frame of an earlier server" == await theirs.read()
@@ -79,6 +81,7 @@ async def test_an_agent_that_does_not_answer_is_not_waited_for(
     monkeypatch.setattr(pulse_module, "BUSY_SILENCE_S", 0.05)
     ours, theirs = pipe()
     link = Link(ours, token=TOKEN)
+    link.take_over()
     nonce = await nonce_of(theirs)
 
     with pytest.raises(UnresponsiveError):

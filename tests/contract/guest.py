@@ -29,6 +29,8 @@ class Client:
     def __init__(self, machine: Machine, token: str | None = None) -> None:
         self.machine = machine
         self.link = Link(machine.link, machine, token=token)
+        if token is not None:
+            self.link.take_over()
         self.agent = AgentClient(self.link, _lost)
 
     async def write(self, path: str, data: bytes) -> None:

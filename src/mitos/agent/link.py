@@ -58,8 +58,7 @@ class Link:
     Args:
         stream: the machine's bytes; owned by the link from now on.
         machine: asked why its agent is silent; None: there is nothing to ask.
-        token: of a machine that an earlier server had; the link is taken over, and what is opened
-            waits until it is.
+        token: of a machine that an earlier server had: nothing can be opened before `take_over`.
     """
 
     def __init__(
@@ -89,8 +88,15 @@ class Link:
         self._start(self._read_frames(), "link-reader")
         self._start(self._write_frames(), "link-writer")
         self._start(self._pulse.watch(), "link-pulse")
-        if self._takeover is not None:
-            self._start(self._announce(self._takeover), "link-takeover")
+
+    def take_over(self) -> None:
+        """Goes on with the link of an earlier server; what is opened waits until it can.
+
+        Preconditions: it has a token, and the machine is not paused: what is not read would be in
+        every copy of it.
+        """
+        assert self._takeover is not None
+        self._start(self._announce(self._takeover), "link-takeover")
 
     @property
     def is_responsive(self) -> bool:

@@ -358,6 +358,7 @@ async def _unnoticed(lab: Lab, client: Client) -> AsyncIterator[AgentClient]:
     folder = lab.folder_of(client)
     stream = PipeStream.open(source=folder / "out", sink=folder / "in")
     link = Link(stream, token=token_of(client.machine.id))
+    link.take_over()
     try:
         await link.hello()
         yield AgentClient(link, _lost)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import resource
 import tempfile
 from dataclasses import dataclass
 from datetime import date
@@ -33,6 +34,9 @@ __all__ = ["Findings", "examine", "unavailable"]
 _VERSION_TIMEOUT_S = 10.0
 _DAYS_A_MONTH = 30.44
 
+# With 256 the kernel ends before it can say why, with 400 it starts.
+_OPEN_FILES = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -58,6 +62,7 @@ async def examine(settings: GvisorSettings) -> Findings:
     checks.append(check)
     if found is not None:
         checks.append(_check_release(found, date.today()))
+    checks.append(_check_files())
     if hierarchy is not None and all(item.passed for item in checks if item.required):
         checks.append(await _check_sandbox(settings, hierarchy))
     return Findings(Probe("gvisor", tuple(checks)), found, hierarchy)
@@ -109,6 +114,15 @@ def _check_groups() -> tuple[Hierarchy | None, ProbeCheck]:
         return None, ProbeCheck(name, False, detail, remediation)
     kind = type(hierarchy).__name__.removeprefix("Hierarchy").lower()
     return hierarchy, ProbeCheck(name, True, f"{kind}, with memory, cpu and pids limits")
+
+
+def _check_files() -> ProbeCheck:
+    name, (_, most) = "open files", resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY or most >= _OPEN_FILES:
+        return ProbeCheck(name, True, f"a process may have {most}")
+    detail = f"a process may have {most} open files, and a sandbox's kernel needs {_OPEN_FILES}"
+    remediation = f"Raise the hard limit before you start the server: ulimit -Hn {_OPEN_FILES}."
+    return ProbeCheck(name, False, detail, remediation)
 
 
 def _check_release(found: Release, today: date) -> ProbeCheck:

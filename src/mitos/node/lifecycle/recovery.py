@@ -148,6 +148,8 @@ class Recovery:
         if isinstance(machine, MachineEnd):
             return EndReason.HOST_RESTARTED if self._is_rebooted else reason_of(machine)
         link = Link(machine.link, machine, token=self._tokens.of(row.machine_id))
+        if not machine.is_paused:
+            link.take_over()
         running = RunningMachine(machine, link, row.copied_bytes)
         is_copy = machine.id != row.machine_id
         return await self._identified(row, running) if is_copy else running

@@ -115,6 +115,7 @@ class Supervisor:
         """As `attach`, for a machine that an earlier server had."""
         running = sandbox.awake
         if sandbox.phase is Phase.PAUSED:
+            sandbox.paused.callback(running.link.take_over)
             sandbox.paused.enter_context(running.link.clock.held())
         self.attach(sandbox)
         self._keep(self._confirm(sandbox, running), f"confirm-{sandbox.uid}")

@@ -163,8 +163,10 @@ class Pool:
             await self._engine.destroy(machine)
             return
         link = Link(machine.link, machine, token=self._tokens.of(machine_id))
+        paused = _held(link)
+        paused.callback(link.take_over)
         running = RunningMachine(machine, link, snapshot.size_bytes())
-        self._warm[snapshot].append(_Warm(running, _held(link)))
+        self._warm[snapshot].append(_Warm(running, paused))
 
     @contextlib.asynccontextmanager
     async def foreground(self, count: int, copied_bytes: int) -> AsyncIterator[None]:
