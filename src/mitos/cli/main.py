@@ -17,6 +17,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "doctor": ("mitos.cli.doctor", "Say what this machine can run."),
     "download": ("mitos.cli.transfer", "Copy a file or a folder out of a sandbox."),
+    "drain": ("mitos.cli.drain", "Have a server take no new work, and wait until it may stop."),
     "fork": ("mitos.cli.sandbox", "Copy a sandbox while it runs."),
     "run": ("mitos.cli.sandbox", "Run a command in a fresh sandbox."),
     "sandbox": ("mitos.cli.sandbox", "Create, use, fork and end sandboxes of a running server."),

@@ -23,9 +23,11 @@ from mitos.node.clock import Clock, SystemClock
 from mitos.node.end import EndReason
 from mitos.node.inside.egress import serve_egress
 from mitos.node.inside.self_service import SelfService, serve_self_service
+from mitos.node.intake import Intake
 from mitos.node.lifecycle.checkpointing import Checkpointing
 from mitos.node.lifecycle.creation import Creation
 from mitos.node.lifecycle.deadline import Reaper
+from mitos.node.lifecycle.drain import Drain
 from mitos.node.lifecycle.freeze import Freezer
 from mitos.node.lifecycle.lifecycle import Lifecycle
 from mitos.node.lifecycle.pressure import Pressure
@@ -108,6 +110,7 @@ class Node:
             uses = UseLog(parts.registry, state.sandboxes, clock)
             uses.start()
             undo.push_async_callback(uses.close)
+            undo.push_async_callback(parts.drain.close)
             reaper.start(parts.supervisor.expire)
             undo.push_async_callback(reaper.close)
             end = partial(parts.supervisor.end, reason=EndReason.HOST_MEMORY)
@@ -138,6 +141,11 @@ class RunningNode:
     def events(self) -> EventFeed:
         """What happens to the sandboxes and templates of all owners."""
         return self._parts.state.events
+
+    @property
+    def drain(self) -> Drain:
+        """Ends the taking of new work, and begins it again."""
+        return self._parts.drain
 
     def tenant(self, principal: Principal) -> Tenant:
         """The part of one owner."""
@@ -195,9 +203,11 @@ def _assemble(
     """The parts, each given what it needs; nothing is begun yet."""
     launcher = Launcher(engine, pool, tokens, settings)
     freezer = Freezer(engine, settings.freeze_deadline_s)
+    intake = Intake()
     registry = Registry(state.sandboxes, settings.quota)
     lifecycle = Lifecycle(state.sandboxes, registry, reaper, clock, settings.idle_timeout_s)
     supervisor = Supervisor(settings, launcher, lifecycle, registry, state, clock)
+    suspension = Suspension(engine, freezer, lifecycle, supervisor, state.hibernations)
     return Parts(
         settings=settings,
         snapshot_format=engine.snapshot_format,
@@ -212,10 +222,12 @@ def _assemble(
             supervisor,
             registry,
             state,
+            intake,
             snapshot_format=engine.snapshot_format,
             guest_forks=settings.guest_forks,
         ),
-        suspension=Suspension(engine, freezer, lifecycle, supervisor, state.hibernations),
+        suspension=suspension,
+        drain=Drain(intake, registry, suspension),
         checkpointing=Checkpointing(
             freezer, launcher, lifecycle, supervisor, registry, state.checkpoints
         ),
@@ -226,6 +238,7 @@ def _assemble(
             state.templates,
             state.keys,
             pool,
+            intake,
             settings.default_resources,
         ),
     )

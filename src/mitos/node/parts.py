@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mitos.node.lifecycle.checkpointing import Checkpointing
 from mitos.node.lifecycle.creation import Creation
+from mitos.node.lifecycle.drain import Drain
 from mitos.node.lifecycle.lifecycle import Lifecycle
 from mitos.node.lifecycle.registry import Registry
 from mitos.node.lifecycle.relatives import Relatives
@@ -33,3 +34,4 @@ class Parts:
     checkpointing: Checkpointing
     relatives: Relatives
     templates: Templates
+    drain: Drain

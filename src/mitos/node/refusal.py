@@ -14,6 +14,7 @@ __all__ = [
     "HOST_FAULTS",
     "busy",
     "check_timeout",
+    "draining",
     "engine_errors",
     "host_fault",
     "id_in_use",
@@ -177,6 +178,19 @@ def server_stopping() -> ApiError:
         cause="its sandboxes live on",
         remediation="Send the request again in a moment.",
         context={"retry_after_ms": 1000},
+        status=503,
+        connect=ConnectCode.UNAVAILABLE,
+    )
+
+
+def draining() -> ApiError:
+    """The server takes no new work: it is to be stopped, for longer than a restart takes."""
+    return ApiError(
+        "internal",
+        "the server is being drained",
+        cause="it serves the sandboxes it has and takes no new work",
+        remediation="Use another server, or send the request again when `mitos drain --undo` has"
+        " ended it or the server was restarted.",
         status=503,
         connect=ConnectCode.UNAVAILABLE,
     )

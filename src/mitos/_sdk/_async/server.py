@@ -100,6 +100,48 @@ class AsyncSandboxServer:
         """
         return answer.members(await self._http.call("GET", "/v1/health"), self._http.api_key)
 
+    async def drain(self, *, hibernate: bool = False) -> dict[str, Any]:
+        """Has the server take no new work: creates, forks and builds are refused from now on.
+
+        Args:
+            hibernate: also hibernate every sandbox once nobody has a call open on it.
+
+        Returns:
+            As `drain_status`.
+
+        Example:
+            >>> (await server.drain())["draining"]
+            True
+        """
+        query = "?hibernate=true" if hibernate else ""
+        return await self._drain("POST", query)
+
+    async def drain_status(self) -> dict[str, Any]:
+        """What is left while a server is drained.
+
+        Returns:
+            `draining`, `hibernates`, and `left`: what is not done with, each with `kind`
+            (`sandbox` or `template`), `id` and `why`. When it is empty, nothing is cut off by a
+            stop.
+
+        Example:
+            >>> (await server.drain_status())["left"]
+            []
+        """
+        return await self._drain("GET")
+
+    async def end_drain(self) -> dict[str, Any]:
+        """Has the server take new work again.
+
+        Returns:
+            As `drain_status`.
+
+        Example:
+            >>> (await server.end_drain())["draining"]
+            False
+        """
+        return await self._drain("DELETE")
+
     async def list_templates(self) -> list[dict[str, Any]]:
         """The templates sandboxes can be started from.
 
@@ -213,6 +255,13 @@ class AsyncSandboxServer:
             status=404,
             context={"sandbox": sandbox_id},
         )
+
+    async def _drain(self, method: str, query: str = "") -> dict[str, Any]:
+        found = answer.members(
+            await self._http.call(method, f"/v1/drain{query}"), self._http.api_key
+        )
+        left = answer.rows(found, "left", self._http.api_key)
+        return {"draining": False, "hibernates": False, **found, "left": left}
 
     def _handle(self, row: dict[str, Any]) -> AsyncDirectSandbox:
         found = answer.descriptor({**_DEFAULTS, **row}, self._http.api_key)

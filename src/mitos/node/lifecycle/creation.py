@@ -10,7 +10,7 @@ import contextlib
 import functools
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,6 +19,7 @@ from types import MappingProxyType
 from mitos.engine.base import Snapshot
 from mitos.node.inside.budget import Budget
 from mitos.node.inside.egress import proxy_environment
+from mitos.node.intake import Intake, Kind
 from mitos.node.lifecycle.freeze import Freezer
 from mitos.node.lifecycle.lifecycle import Lifecycle
 from mitos.node.lifecycle.registry import Registry
@@ -79,6 +80,7 @@ class Creation:
         supervisor: watches over them afterwards.
         registry: holds their ids meanwhile.
         state: hibernated sources, and what families have used up.
+        intake: whether anything is made.
         snapshot_format: names what can read the engine's snapshots.
         guest_forks: that a sandbox, with those it made, may make from inside.
     """
@@ -91,6 +93,7 @@ class Creation:
         supervisor: Supervisor,
         registry: Registry,
         state: State,
+        intake: Intake,
         *,
         snapshot_format: str,
         guest_forks: int,
@@ -101,6 +104,7 @@ class Creation:
         self._supervisor = supervisor
         self._registry = registry
         self._state = state
+        self._intake = intake
         self._snapshot_format = snapshot_format
         self._guest_forks = guest_forks
 
@@ -111,9 +115,9 @@ class Creation:
 
         Raises:
             ApiError: `invalid_input` (409, the id is in use), `quota_exceeded`, it did not come up,
-                or the state cannot be written. Nothing of it is left.
+                the node is drained, or the state cannot be written. Nothing of it is left.
         """
-        with self._registry.reserve(origin.owner, [sandbox_id]):
+        with self._reserved(origin.owner, [sandbox_id]):
             environment = proxy_environment(origin.network)
             running = await self._launcher.launch(snapshot, sandbox_id, environment)
             (sandbox,) = await self._begin(origin, {sandbox_id: running}, key)
@@ -141,7 +145,7 @@ class Creation:
             ApiError: as `create`; no child is left.
         """
         origin = Origin.fork_of(source, budget)
-        with self._registry.reserve(source.owner, child_ids):
+        with self._reserved(source.owner, child_ids):
             async with self._copies(source, len(child_ids)) as copies:
                 machines = await copies.make_all(source.id, child_ids, environment)
             return await self._begin(origin, dict(zip(child_ids, machines, strict=True)), key)
@@ -155,7 +159,7 @@ class Creation:
             ApiError: no child could be tried, or the state cannot be written.
         """
         origin = Origin.fork_of(source)
-        with self._registry.reserve(source.owner, child_ids):
+        with self._reserved(source.owner, child_ids):
             async with self._copies(source, len(child_ids)) as copies:
                 outcomes = await copies.make_some(source.id, child_ids)
             machines = {
@@ -188,6 +192,14 @@ class Creation:
     def budget(self, budget_id: str) -> Budget:
         """The budget of a family that an earlier server knew, or a new one."""
         return Budget(budget_id, self._guest_forks, self._state.sandboxes.forks_used(budget_id))
+
+    @contextlib.contextmanager
+    def _reserved(self, owner: str, sandbox_ids: Sequence[str]) -> Iterator[None]:
+        with (
+            self._intake.taking(Kind.SANDBOX, sandbox_ids),
+            self._registry.reserve(owner, sandbox_ids),
+        ):
+            yield
 
     @contextlib.asynccontextmanager
     async def _copies(self, source: Sandbox, count: int) -> AsyncIterator[Copies]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from mitos.engine.base import Resources, Snapshot
+from mitos.node.intake import Intake, Kind
 from mitos.node.machine.pool import Pool
 from mitos.node.recipe import Recipe
 from mitos.node.refusal import unknown_template
@@ -72,6 +73,7 @@ class Templates:
         table: remembers what is offered.
         keys: of requests that may be repeated.
         pool: keeps warm machines of each.
+        intake: whether anything is built.
         default_resources: limits of a template that names none.
     """
 
@@ -82,6 +84,7 @@ class Templates:
         table: TemplateTable,
         keys: IdempotencyKeys,
         pool: Pool,
+        intake: Intake,
         default_resources: Resources,
     ) -> None:
         self._catalog = catalog
@@ -89,6 +92,7 @@ class Templates:
         self._table = table
         self._keys = keys
         self._pool = pool
+        self._intake = intake
         self._default_resources = default_resources
         self._templates: dict[tuple[str, str], Template] = {}
 
@@ -122,7 +126,8 @@ class Templates:
         """Makes a template ready to start sandboxes from; the last one who asks says how it is.
 
         Raises:
-            ApiError: `not_found` for an unknown image, `build_failed`, or the engine's failure.
+            ApiError: `not_found` for an unknown image, `build_failed`, the engine's failure, or the
+                node is drained and would have to build it.
         """
         async with self._keys.use(owner, idempotency_key, "template") as use:
             if use and use.created and (made := self._templates.get((owner, use.created[0]))):
@@ -130,7 +135,8 @@ class Templates:
             wanted = resources or self._default_resources
             template = self._templates.get((owner, template_id))
             if template is None or not template.is_made_of(wanted, workload):
-                template = await self._build(owner, template_id, wanted, workload, progress)
+                with self._intake.taking(Kind.TEMPLATE, [template_id]):
+                    template = await self._build(owner, template_id, wanted, workload, progress)
             row = replace(template.row, network=network or NetworkPosture())
             offered = replace(template, row=row)
             old = self._templates.get((owner, template_id))

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from mitos.node.node import RunningNode
+from mitos.node.refusal import draining
 from mitos.node.state.event import Event, EventKind
 from mitos.node.vitals import SandboxUsage
 from mitos.server.errors import envelope_response
@@ -91,6 +92,8 @@ class Operations(Collector):
 
     async def readyz(self) -> Response:
         """Says whether sandboxes can be started, from the engine's own look at the machine."""
+        if self._node.drain.is_on:
+            return envelope_response(draining())
         probe = await self._node.engine.probe()
         if probe.usable:
             return PlainTextResponse(self._ok())

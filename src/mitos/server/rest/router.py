@@ -6,7 +6,16 @@ from starlette.routing import Route
 
 from mitos.node.node import RunningNode
 from mitos.server.ports.forward import Forwards
-from mitos.server.rest import checkpoint, command, event, family, fork, sandbox, template
+from mitos.server.rest import (
+    checkpoint,
+    command,
+    drain,
+    event,
+    family,
+    fork,
+    sandbox,
+    template,
+)
 from mitos.server.rest.operation import Operations
 from mitos.server.rest.port import Ports
 from mitos.server.rest.request import Front
@@ -27,6 +36,7 @@ def routes(node: RunningNode, settings: ServerSettings, tenants: Tenants) -> lis
     front = Front(settings, tenants)
     return [
         *Operations(node, settings).routes(),
+        *drain.routes(front, node),
         *template.routes(front),
         *fork.routes(front),
         *sandbox.routes(front),
