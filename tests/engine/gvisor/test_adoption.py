@@ -141,6 +141,25 @@ async def test_a_pause_that_was_cut_short_ends_in_a_copy(lab: Lab, is_paused: bo
     assert not (lab.state / "copies" / client.machine.id).exists()
 
 
+async def test_a_copy_is_taken_over_whatever_was_on_its_way(lab: Lab) -> None:
+    client = await lab.boot()
+    content = os.urandom(8 << 20)
+    await client.write("/workspace/big", content)
+    calls = [asyncio.ensure_future(client.read("/workspace/big")) for _ in range(3)]
+    calls += [asyncio.ensure_future(_written(client, f"/workspace/{n}")) for n in range(3)]
+    await asyncio.sleep(0.02)
+    await lab.leave(client)
+    await asyncio.gather(*calls, return_exceptions=True)
+    journal.write_activity(lab.folder_of(client), Activity.CHANGING)
+
+    later = await lab.successor()
+    copy = await later.adopt(client)
+    await later.engine.sweep()
+
+    async with connected(copy, token=token_of(client.machine.id)) as second:
+        assert await second.read("/workspace/big") == content
+
+
 async def test_a_copy_that_fails_leaves_the_sandbox_as_it_was(lab: Lab) -> None:
     client = await lab.boot()
     await client.write("/workspace/a", b"1")
@@ -364,6 +383,12 @@ async def _unnoticed(lab: Lab, client: Client) -> AsyncIterator[AgentClient]:
         yield AgentClient(link, _lost)
     finally:
         await link.close()
+
+
+async def _written(client: Client, path: str) -> bytes:
+    with contextlib.suppress(ConnectionError):
+        await client.agent.write_file(path, _pieces(8))
+    return b""
 
 
 async def _lost() -> ApiError:
