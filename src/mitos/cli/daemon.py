@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import resource
 import signal
 import socket
@@ -19,11 +18,14 @@ from pathlib import Path
 
 import click
 
+from mitos.cli.heartbeat import Heartbeat, beating
+from mitos.cli.listener import Place, is_loopback, open_socket
 from mitos.cli.setup import set_up
 from mitos.engine import select
 from mitos.engine.facts import Isolation
 from mitos.engine.kind import EngineSettings
 from mitos.host import priority
+from mitos.host.service_manager import ServiceManager
 from mitos.node.node import Node, RunningNode
 from mitos.node.principal import LOCAL
 from mitos.node.settings import NodeSettings, OnStop
@@ -31,17 +33,16 @@ from mitos.server import app
 from mitos.server.http import server as http
 from mitos.server.settings import PreviewSettings, ServerSettings
 from mitos.server.watchdog import watch_loop
-from mitos.wire.errors import ApiError
 
-__all__ = ["Options", "is_loopback", "run", "say"]
+__all__ = ["Options", "run", "say"]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the command line asked for, checked."""
 
-    host: str
-    port: int
+    place: Place
+    manager: ServiceManager
     home: Path
     scratch: Path
     engine: str
@@ -68,18 +69,14 @@ async def run(options: Options) -> None:
     this = asyncio.current_task()
     assert this is not None
     _on_stop(this.cancel)
-    try:
-        listener = http.bind(options.host, options.port)
-    except OSError as exc:
-        raise ApiError(
-            "internal",
-            f"cannot listen on {options.host}:{options.port}",
-            cause=str(exc),
-            remediation="Stop what listens there, or choose another address with --addr.",
-        ) from exc
+    listener = open_socket(options.place)
     workers = ThreadPoolExecutor(thread_name_prefix="worker", initializer=priority.as_usual)
     asyncio.get_running_loop().set_default_executor(workers)
-    with contextlib.closing(listener), priority.first(), watch_loop():
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(contextlib.closing(listener))
+        stack.enter_context(priority.first())
+        stack.enter_context(watch_loop())
+        heartbeat = await stack.enter_async_context(beating(options.manager))
         if options.sets_up and select.find(options.engine).facts.isolation is not Isolation.NONE:
             await set_up(say)
         node = await _node(options).start()
@@ -91,17 +88,9 @@ async def run(options: Options) -> None:
             await node.close(OnStop.LEAVE)
             raise
         try:
-            await _serve_until_told(node, listener, options)
+            await _serve_until_told(node, listener, heartbeat, options)
         finally:
             await node.close()
-
-
-def is_loopback(host: str) -> bool:
-    """True when only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def say(line: str) -> None:
@@ -121,7 +110,9 @@ def _node(options: Options) -> Node:
     return Node(settings, engine)
 
 
-async def _serve_until_told(node: RunningNode, listener: socket.socket, options: Options) -> None:
+async def _serve_until_told(
+    node: RunningNode, listener: socket.socket, heartbeat: Heartbeat, options: Options
+) -> None:
     host, port = listener.getsockname()[:2]
     base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     server_settings = ServerSettings(
@@ -142,9 +133,11 @@ async def _serve_until_told(node: RunningNode, listener: socket.socket, options:
     if options.port_file is not None:
         options.port_file.write_text(f"{port}\n")
     say(f"listening on {base_url}")
+    heartbeat.ready(node.count_sandboxes)
 
     async def end_requests() -> None:
         say("stopping")
+        heartbeat.stopping()
         await node.close()
 
     await http.run(
@@ -171,6 +164,6 @@ def _raise_file_limit() -> None:
 def _preview_settings(options: Options, port: int) -> PreviewSettings | None:
     """On loopback previews need no setting: browsers find every name under `localhost` here."""
     origin = options.preview_origin
-    if origin is None and is_loopback(options.host):
+    if origin is None and is_loopback(options.place.host):
         origin = f"http://localhost:{port}"
     return None if origin is None else PreviewSettings(origin, options.preview_secret)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
-from mitos.cli import daemon, secret, settings
+from mitos.cli import daemon, listener, log, secret, settings
 from mitos.engine import select
+from mitos.host.service_manager import ServiceManager
 from mitos.node.settings import OnStop
 from mitos.server.gate import host as gate_host
 from mitos.server.gate import origin as gate_origin
@@ -27,7 +27,10 @@ _MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108  snapshots of live forks: memory
 
 @click.command()
 @click.option(
-    "--addr", default="127.0.0.1:8080", show_default=True, help="HOST:PORT; port 0: a free one."
+    "--addr",
+    metavar="HOST:PORT",
+    help=f"Where to listen; port 0: a free one.  [default: {listener.DEFAULT}, or the socket that a"
+    " service manager gives]",
 )
 @click.option("--home", type=click.Path(path_type=Path), help="The Mitos home; holds all state.")
 @click.option(
@@ -104,7 +107,7 @@ _MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108  snapshots of live forks: memory
     " Ubuntu; as root).",
 )
 def serve(
-    addr: str,
+    addr: str | None,
     home: Path | None,
     engine: str,
     api_key_file: Path | None,
@@ -126,17 +129,18 @@ def serve(
     On a loopback address no key is needed. Ctrl-C or SIGTERM stops the server, and does with the
     sandboxes what --on-stop says. If it is killed they go on, and the next one takes them over.
     """
-    host, port = _address(addr)
+    manager = _service_manager()
+    place = listener.choose(addr, manager.given)
     api_key = None if api_key_file is None else secret.api_key(api_key_file)
-    if api_key is None and not allow_unauthenticated and not daemon.is_loopback(host):
+    if api_key is None and not allow_unauthenticated and not listener.is_loopback(place.host):
         raise click.UsageError(
-            f"{host} can be reached by other machines, and no key is set: anybody could run"
+            f"{place.host} can be reached by other machines, and no key is set: anybody could run"
             " commands here. Give --api-key-file, or say --allow-unauthenticated."
         )
     home = (home or settings.home()).absolute()
     options = daemon.Options(
-        host=host,
-        port=port,
+        place=place,
+        manager=manager,
         home=home,
         scratch=(scratch or _default_scratch(home)).absolute(),
         engine=engine,
@@ -145,18 +149,14 @@ def serve(
         preview_origin=_origin(preview_origin),
         idle_timeout_s=idle_timeout,
         guest_forks=guest_forks,
-        on_stop=_on_stop(on_stop),
+        on_stop=_on_stop(on_stop, manager),
         preview_secret=secret.preview_secret(home),
-        allowed_hosts=(host, *map(_host_name, allow_host)),
+        allowed_hosts=(place.host, *map(_host_name, allow_host)),
         allowed_origins=tuple(map(_page_origin, allow_origin)),
         port_file=port_file,
         prepare=prepare,
     )
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
-    )
+    log.configure()
     try:
         asyncio.run(daemon.run(options))
     except asyncio.CancelledError:
@@ -164,11 +164,18 @@ def serve(
         sys.exit(1)
 
 
-def _on_stop(asked: str | None) -> OnStop:
+def _service_manager() -> ServiceManager:
+    try:
+        return settings.service_manager()
+    except (OSError, ValueError) as exc:
+        raise click.UsageError(f"the service manager's variables cannot be used: {exc}") from exc
+
+
+def _on_stop(asked: str | None, manager: ServiceManager) -> OnStop:
     if asked is not None:
         return OnStop(asked)
     # A terminal may itself be below a service, whose variables it has.
-    is_service = settings.is_service() and not sys.stderr.isatty()
+    is_service = manager.is_present and not sys.stderr.isatty()
     return OnStop.LEAVE if is_service else OnStop.END
 
 
@@ -200,13 +207,6 @@ def _page_origin(text: str) -> str:
             param_hint="--allow-origin",
         )
     return text
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65_535:
-        raise click.BadParameter("must be HOST:PORT, such as 127.0.0.1:8080", param_hint="--addr")
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104  ":8080" means every address
 
 
 def _default_scratch(home: Path) -> Path:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["home", "is_service", "preview_secret", "server_url"]
+from mitos.host import service_manager as host_service_manager
+from mitos.host.service_manager import ServiceManager
+
+__all__ = ["home", "is_journal", "preview_secret", "server_url", "service_manager"]
 
 
 def home() -> Path:
@@ -32,6 +35,16 @@ def server_url() -> str | None:
     return None if os.environ.get("MITOS_BASE_URL") else "http://127.0.0.1:8080"
 
 
-def is_service() -> bool:
-    """True below a service manager, as systemd.exec(5) says it to what it starts."""
-    return "NOTIFY_SOCKET" in os.environ or "INVOCATION_ID" in os.environ
+def service_manager() -> ServiceManager:
+    """What started this process as a service, if anything did; to be asked once.
+
+    Raises:
+        OSError: it names a descriptor that is no socket.
+        ValueError: it says no number where one belongs.
+    """
+    return ServiceManager.take(os.environ, pid=os.getpid())
+
+
+def is_journal(descriptor: int) -> bool:
+    """True when the journal reads what is written there."""
+    return host_service_manager.is_journal(descriptor, os.environ)

@@ -19,7 +19,7 @@ from mitos.server.http.connection import NewConnection
 from mitos.server.http.traffic import Traffic
 from mitos.server.http.websocket import WebSocketConnection
 
-__all__ = ["BACKLOG", "bind", "run"]
+__all__ = ["BACKLOG", "bind", "prepare", "run"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,14 +41,19 @@ def bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in _KEEP_ALIVE.items():
-            listener.setsockopt(socket.IPPROTO_TCP, option, value)
+        prepare(listener)
         listener.bind((host, port))
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def prepare(listener: socket.socket) -> None:
+    """Has the kernel notice when the client of a connection that the socket takes is gone."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEP_ALIVE.items():
+        listener.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def run(
