@@ -15,7 +15,7 @@ from mitos.host.service_manager import Given
 from mitos.server.http import server as http
 from mitos.wire.errors import ApiError
 
-__all__ = ["DEFAULT", "Place", "choose", "is_loopback", "open_socket", "parse"]
+__all__ = ["DEFAULT", "Place", "choose", "is_loopback", "open_socket", "parse", "refuse_open"]
 
 DEFAULT = "127.0.0.1:8080"
 
@@ -78,6 +78,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def refuse_open(host: str, *, has_key: bool, allow: bool) -> None:
+    """Refuses to serve everybody who can reach an address.
+
+    Raises:
+        click.UsageError: other machines can, without a key, and nobody said that this is meant.
+    """
+    if not has_key and not allow and not is_loopback(host):
+        raise click.UsageError(
+            f"{host} can be reached by other machines, and no key is set: anybody could run"
+            " commands here. Give --api-key-file, or say --allow-unauthenticated."
+        )
 
 
 def open_socket(place: Place) -> socket.socket:

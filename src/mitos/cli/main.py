@@ -22,6 +22,7 @@ _COMMANDS = {
     "run": ("mitos.cli.sandbox", "Run a command in a fresh sandbox."),
     "sandbox": ("mitos.cli.sandbox", "Create, use, fork and end sandboxes of a running server."),
     "serve": ("mitos.cli.serve", "Run sandboxes on this machine and serve them over HTTP."),
+    "service": ("mitos.cli.service", "Run the server as a service of this machine (systemd)."),
     "template": ("mitos.cli.template", "List templates and build their root filesystems."),
     "upload": ("mitos.cli.transfer", "Copy a file or a folder into a sandbox."),
 }

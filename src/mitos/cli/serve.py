@@ -132,11 +132,7 @@ def serve(
     manager = _service_manager()
     place = listener.choose(addr, manager.given)
     api_key = None if api_key_file is None else secret.api_key(api_key_file)
-    if api_key is None and not allow_unauthenticated and not listener.is_loopback(place.host):
-        raise click.UsageError(
-            f"{place.host} can be reached by other machines, and no key is set: anybody could run"
-            " commands here. Give --api-key-file, or say --allow-unauthenticated."
-        )
+    listener.refuse_open(place.host, has_key=api_key is not None, allow=allow_unauthenticated)
     home = (home or settings.home()).absolute()
     options = daemon.Options(
         place=place,
