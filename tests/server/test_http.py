@@ -13,12 +13,15 @@ import websocket
 
 from mitos.server.http import connection as http_connection
 from mitos.server.http import http1
+from mitos.server.http import server as http_server
 from mitos.server.settings import ServerSettings
 from tests.server import calling
 from tests.server.calling import SERVICE, envelope, raw_exec
 from tests.server.serving import Server, raw, serving_fake
 from tests.server.stream_h2 import Http2Call
 from tests.server.waiting import open_streams, until
+
+DEADLINE_S = 15
 
 HOSTILE = {
     "no HTTP": b"\x00\xff\x00\xff\r\n\r\n",
@@ -169,6 +172,14 @@ def test_when_all_connections_are_busy_a_client_is_told_to_come_again(tmp_path: 
 # Stopping
 
 
+def refuses(server: Server) -> bool:
+    try:
+        with raw(server):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
 def test_a_stop_tells_open_streams_why_they_end(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         with serving_fake(tmp_path / "own") as own:
@@ -205,6 +216,19 @@ def test_idle_and_unfinished_connections_do_not_hold_a_stop(tmp_path: Path) -> N
         terminal.close()
 
     assert took < 12
+
+
+def test_who_has_just_connected_is_served_before_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "BEGIN_S", DEADLINE_S)
+    with serving_fake(tmp_path / "own") as own, raw(own) as connection:
+        own.get("/v1/health")  # so the connection before this one has been taken
+        own.stop()
+        until(lambda: refuses(own))
+        connection.sendall(b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
 def test_a_stopped_server_takes_no_connection(tmp_path: Path) -> None:

@@ -24,8 +24,13 @@ __all__ = ["BACKLOG", "bind", "prepare", "run"]
 _log = logging.getLogger(__name__)
 
 BACKLOG = 512
+BEGIN_S = 0.25
+"""How long a stop waits for the first request of clients that have just connected."""
+
 STOP_DEADLINE_S = 5.0
 """How long open requests may go on after the server was told to stop; all of it twice this."""
+
+_POLL_S = 0.005
 
 _KEEP_ALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 4}
 """After a minute of silence the kernel asks whether the client is there, and gives up two later."""
@@ -85,6 +90,7 @@ async def run(
         await stop()
     finally:
         server.close()
+        await _until_begun(traffic)
         clock.cancel()
         await asyncio.gather(_end(traffic), end_requests())
 
@@ -100,6 +106,14 @@ async def _keep_date(traffic: Traffic) -> None:
     while True:
         traffic.state.default_headers[:] = [(b"date", formatdate(usegmt=True).encode())]
         await asyncio.sleep(1)
+
+
+async def _until_begun(traffic: Traffic) -> None:
+    """A connection that is closed before its first request looks like one that was refused."""
+    for _ in range(int(BEGIN_S / _POLL_S)):
+        await asyncio.sleep(_POLL_S)  # first of all, so that the last that were taken count too
+        if not any(isinstance(each, NewConnection) for each in traffic.connections):
+            break
 
 
 async def _end(traffic: Traffic) -> None:
