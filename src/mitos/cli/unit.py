@@ -11,11 +11,8 @@ ProtectSystem=strict  nothing but the home, /dev/shm and control groups can be w
                       the host's own, the same in the namespace of each server
 PrivateTmp=           only builds use /tmp, and no build outlives its server
 
-Left out, since sandboxes or builds break: what covers parts of /proc (ProtectKernelTunables=,
-ProtectKernelLogs=, ProtectProc=), for the kernel then mounts no /proc in a user namespace;
-ProtectControlGroups=, PrivateDevices=, RestrictNamespaces=, RestrictSUIDSGID=, and
-MemoryDenyWriteExecute=; User=, since making a sandbox takes root; SystemCallFilter=, since each
-filter is inherited by sandboxes, which trap the calls of their guests with one of their own.
+docs/howto/service.md says what is left out, and why. SystemCallFilter= is among it: sandboxes
+inherit each filter, and trap the calls of their guests with one of their own.
 """
 
 from __future__ import annotations
@@ -126,7 +123,9 @@ ReadWritePaths={_quoted(str(service.home))}
 PrivateTmp=yes
 ProtectClock=yes
 ProtectHostname=yes
+ProtectKernelLogs=yes
 ProtectKernelModules=yes
+ProtectKernelTunables=yes
 LockPersonality=yes
 RestrictRealtime=yes
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
