@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -58,15 +59,25 @@ def test_a_manager_that_is_gone_is_only_logged(
     assert READY in caplog.text
 
 
+def fill(sender: socket.socket, folder: Path) -> int:
+    """Sends until it would wait; how often that was."""
+    sender.setblocking(False)
+    for sent in itertools.count():
+        try:
+            sender.sendto(b"full", str(folder / "notify"))
+        except BlockingIOError:
+            return sent
+    raise AssertionError("unreachable")
+
+
 def test_a_manager_that_does_not_read_holds_up_only_shortly(
     tmp_path: Path, manager: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager.bind(str(tmp_path / "notify"))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-        other.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                other.sendto(b"full", str(tmp_path / "notify"))
+    with contextlib.ExitStack() as stack:
+        # Each sender has room of its own, so it takes several to fill the queue.
+        while fill(stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)), tmp_path):
+            pass
 
         ServiceManager(address=str(tmp_path / "notify")).notify(READY)
 

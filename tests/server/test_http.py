@@ -176,6 +176,8 @@ def refuses(server: Server) -> bool:
     try:
         with raw(server):
             return False
+    except ConnectionResetError:  # it was in the queue of the socket that was closed
+        return False
     except ConnectionRefusedError:
         return True
 

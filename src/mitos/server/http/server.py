@@ -89,6 +89,9 @@ async def run(
     try:
         await stop()
     finally:
+        # asyncio drops a connection that it is just taking when the server closes.
+        loop.remove_reader(listener)
+        await asyncio.sleep(0)
         server.close()
         await _until_begun(traffic)
         clock.cancel()
