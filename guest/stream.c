@@ -318,6 +318,17 @@ static void start_over(const uint8_t *data, size_t size)
 	incoming = rest;
 }
 
+/* Takes in what was read to where `incoming` has reserved room. */
+static void take_in(const uint8_t *data, size_t size)
+{
+	const uint8_t *word = find_first_word(data, size);
+	if (word)
+		start_over(word, (size_t)(data + size - word));
+	else
+		buffer_commit(&incoming, size);
+	decode_incoming();
+}
+
 void stream_receive(void)
 {
 	if (!poller_ready(read_place))
@@ -328,12 +339,7 @@ void stream_receive(void)
 		return;
 	if (got <= 0)
 		give_up(got == 0 ? "the server is gone" : strerror(errno));
-	const uint8_t *word = find_first_word(data, (size_t)got);
-	if (word)
-		start_over(word, (size_t)(data + got - word));
-	else
-		buffer_commit(&incoming, (size_t)got);
-	decode_incoming();
+	take_in(data, (size_t)got);
 }
 
 /* ---- what is sent ---- */

@@ -2,7 +2,8 @@
  * after its end, and each frame that is sent is one that the document allows.
  *
  * Requests are read as the real operations read them: exec_request.c, paths and numbers. The first byte says how the
- * rest arrives in slices. */
+ * rest arrives in slices. The token is one letter long, so that new servers come often. */
+#define _GNU_SOURCE
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,11 +77,13 @@ const struct operation *const operations[] = {
 };
 const size_t operation_count = sizeof operations / sizeof *operations;
 
-/* The server's end: takes what was sent. */
-static void take_outgoing(void)
+/* The server's end: takes what was sent, behind the nonce if it is a new server. */
+static void take_outgoing(bool is_new)
 {
 	struct frame frame;
 	const char *reason;
+	if (is_new)
+		buffer_consume(&outgoing, NONCE_SIZE);
 	while (buffer_size(&outgoing) > 0) {
 		if (frame_decode(buffer_data(&outgoing), buffer_size(&outgoing), &frame, &reason) != DECODE_FRAME)
 			abort();
@@ -88,21 +91,35 @@ static void take_outgoing(void)
 	}
 }
 
+static void name(void)
+{
+	struct buffer fields = {0};
+	field_put_text(&fields, TAG_TOKEN, "t");
+	field_put_text(&fields, TAG_SANDBOX_ID, "sb");
+	stream_identify((struct fields){buffer_data(&fields), buffer_data(&fields) + buffer_size(&fields)});
+	buffer_free(&fields);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	volatile bool is_new = false;
 	if (size == 0)
 		return 0;
 	if (setjmp(gave_up) == 0) {
 		stream_start("fuzz");
+		name();
 		for (size_t at = 1, slice = data[0] + 1; at < size; at += slice) {
-			buffer_append(&incoming, data + at, size - at < slice ? size - at : slice);
-			decode_incoming();
+			size_t part = size - at < slice ? size - at : slice;
+			uint8_t *room = buffer_reserve(&incoming, part);
+			memcpy(room, data + at, part);
+			is_new = is_new || find_first_word(room, part);
+			take_in(room, part);
 			if (stream_count > STREAM_LIMIT)
 				abort();
 		}
 	}
-	take_outgoing();
-	forget_all();
+	take_outgoing(is_new);
+	forget_all(is_new);
 	buffer_free(&incoming);
 	buffer_free(&outgoing);
 	return 0;
