@@ -3,6 +3,7 @@
 Each request passes these layers, then one of the fronts:
 
     journal      logs the request
+    stopping     answers it when the server ends under it
     watchdog     says where it waits, when it makes no progress
     body         ends what stalls in its body
     gate         lets the caller in, or not
@@ -32,6 +33,7 @@ from mitos.server.rest import router
 from mitos.server.runtime import application
 from mitos.server.runtime.application import Runtime
 from mitos.server.settings import ServerSettings
+from mitos.server.stopping import Stopping
 from mitos.server.tenant import Tenants
 from mitos.server.watchdog import RequestWatch
 from mitos.wire.errors import ApiError
@@ -52,7 +54,7 @@ def build(node: RunningNode, settings: ServerSettings) -> ASGIApp:
         is_sandbox=node.has_label,
         renders_refusal=application.is_call,
     )
-    return Journal(RequestWatch(BodyDeadline(gate, is_call=application.is_addressed)))
+    return Journal(Stopping(RequestWatch(BodyDeadline(gate, is_call=application.is_addressed))))
 
 
 def routes(

@@ -41,6 +41,9 @@ OPEN_DEADLINE_S = 30.0
 """How long a client may take to send its first message."""
 
 CLOSE_NORMAL, CLOSE_UNSUPPORTED, CLOSE_POLICY, CLOSE_INTERNAL = 1000, 1003, 1008, 1011
+CLOSE_RESTART = 1012
+"""The sandbox or its server is away for a while."""
+
 _END_STREAM = 2
 
 
@@ -211,7 +214,8 @@ async def _serve(
         except (_ProtocolError, TimeoutError) as exc:
             await _fail(websocket, dialect, str(exc) or "no first message", CLOSE_UNSUPPORTED)
         except ApiError as exc:
-            await _fail(websocket, dialect, exc.message, CLOSE_INTERNAL)
+            close_code = CLOSE_RESTART if exc.status == 503 else CLOSE_INTERNAL
+            await _fail(websocket, dialect, exc.message, close_code)
 
 
 async def _refuse(websocket: WebSocket, dialect: _Dialect, error: ApiError) -> None:
