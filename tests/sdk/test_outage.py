@@ -12,7 +12,7 @@ import pytest
 import mitos
 import mitos.aio
 from mitos._sdk import failure
-from mitos._sdk.outage import GIVE_UP_S, LAST_DELAY_S, Outage
+from mitos._sdk.outage import BREAK_DELAYS_S, GIVE_UP_S, LAST_DELAY_S, Outage
 from mitos.errors import AgentRunError, TransportFailedError
 from tests.sdk.conftest import Sdk
 from tests.sdk.scripted import (
@@ -95,10 +95,13 @@ def test_what_may_have_been_done_is_not_sent_again(sent: AgentRunError) -> None:
     assert sent.retryable
 
 
-def test_what_breaks_twice_while_the_server_is_there_is_given_up() -> None:
-    attempts = known_server().attempts(may_repeat=True)
+@pytest.mark.parametrize(
+    ("outage", "delays"), [(known_server(), BREAK_DELAYS_S), (Outage(), BREAK_DELAYS_S[:1])]
+)
+def test_what_breaks_again_and_again_is_given_up(outage: Outage, delays: tuple[float, ...]) -> None:
+    attempts = outage.attempts(may_repeat=True)
 
-    assert 0 == attempts.delay_after(BROKEN)
+    assert delays == tuple(attempts.delay_after(BROKEN) for _ in delays)
     with pytest.raises(TransportFailedError):
         attempts.delay_after(BROKEN)
 

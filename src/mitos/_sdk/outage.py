@@ -27,6 +27,11 @@ GIVE_UP_S = 60.0
 
 FIRST_DELAY_S, LAST_DELAY_S = 0.05, 2.0
 
+BREAK_DELAYS_S = (0.0, 0.1, 1.0)
+"""Before each repetition of a call whose connection breaks again and again, with the server there
+all the time: after the last one, it breaks because of the call.
+"""
+
 BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 """How a connection breaks that was there; the server may or may not have seen the request."""
 
@@ -96,7 +101,7 @@ class Attempts:
         self._outage = outage
         self._may_repeat = may_repeat
         self._patience = Patience(outage.clock)
-        self._has_broken = False
+        self._breaks = 0
 
     def delay_after(self, failure: AgentRunError) -> float:
         """How long to wait before the call is sent again, in seconds.
@@ -105,20 +110,24 @@ class Attempts:
             AgentRunError: the failure itself, when the call must not be sent again.
         """
         if self._may_repeat and isinstance(failure, (*BROKEN, TruncatedStreamError)):
-            # One that breaks again, with the server there all the time, breaks because of the call.
-            if self._has_broken:
-                raise failure
-            self._has_broken = True
-            return 0.0
+            return self._delay_after_break(failure)
         is_away = self._outage.has_answered and isinstance(failure, _NOT_SENT)
         if not is_away and not (self._may_repeat and is_restarting(failure)):
             raise failure
-        self._has_broken = False
+        self._breaks = 0
         delay_s = self._patience.next_delay_s()
         if delay_s is None:
             self._outage.has_answered = False
             raise failure
         return delay_s
+
+    def _delay_after_break(self, failure: AgentRunError) -> float:
+        # A server that is killed may take a connection until its port is gone, and break that too.
+        delays_s = BREAK_DELAYS_S if self._outage.has_answered else BREAK_DELAYS_S[:1]
+        if self._breaks == len(delays_s):
+            raise failure
+        self._breaks += 1
+        return delays_s[self._breaks - 1]
 
 
 def is_restarting(failure: AgentRunError) -> bool:
