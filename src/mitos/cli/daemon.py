@@ -69,6 +69,7 @@ async def run(options: Options) -> None:
     this = asyncio.current_task()
     assert this is not None
     _on_stop(this.cancel)
+    _raise_file_limit()
     listener = open_socket(options.place)
     workers = ThreadPoolExecutor(thread_name_prefix="worker", initializer=priority.as_usual)
     asyncio.get_running_loop().set_default_executor(workers)
@@ -125,7 +126,6 @@ async def _serve_until_told(
     )
     stop = asyncio.Event()
     _on_stop(stop.set)
-    _raise_file_limit()
     listener.listen(http.BACKLOG)
     # What is there now stays. Going through it all again and again would hold up the loop.
     gc.collect()

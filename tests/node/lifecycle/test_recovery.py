@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,24 @@ async def test_machines_of_a_later_engine_stop_the_start_and_nothing_is_touched(
     again = await start_node(on_stop=OnStop.LEAVE)
     for name in ("one", "two", "three"):
         assert "ok\n" == await output(again, name, "echo ok")
+
+
+async def test_a_host_without_descriptors_costs_no_sandbox(
+    node: Node, start_node: StartNode, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.create("python", "one")
+    await node.close()
+
+    async def adopt(machine_id: str, spec: MachineSpec) -> Machine | MachineEnd:
+        raise EngineError("it cannot be followed") from OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "adopt", adopt)
+        with pytest.raises(ApiError, match="cannot be taken over"):
+            await start_node(on_stop=OnStop.END)
+
+    again = await start_node(on_stop=OnStop.LEAVE)
+    assert "ok\n" == await output(again, "one", "echo ok")
 
 
 async def test_a_start_that_is_stopped_ends_nothing(

@@ -67,7 +67,7 @@ async def sweep(strays: Collection[str], place: Place) -> None:
     async def remove(sandbox_id: str) -> None:
         async with slots:
             entry = None
-            with contextlib.suppress(EngineError):
+            with contextlib.suppress(EngineError, OSError):
                 entry = journal.read(place.folder(sandbox_id))
             try:
                 await purge(sandbox_id, place)

@@ -108,6 +108,7 @@ def read(folder: Path) -> Entry | None:
 
     Raises:
         EngineError: `UNAVAILABLE`, a later release wrote it.
+        OSError: it cannot be read now.
     """
     try:
         with (folder / _NAME).open("rb") as file:
@@ -115,7 +116,7 @@ def read(folder: Path) -> Entry | None:
         version = int(kept["version"])
         if version == VERSION:
             return _entry(kept)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
     raise EngineError(
         f"the journal of sandbox {folder.name} is of version {version}, this engine knows"
@@ -139,8 +140,12 @@ def write_activity(folder: Path, activity: Activity) -> None:
 
 
 def read_activity(folder: Path) -> Activity:
-    """What a sandbox does, as far as it was noted."""
-    with contextlib.suppress(OSError, ValueError):
+    """What a sandbox does, as far as it was noted.
+
+    Raises:
+        OSError: it cannot be read now.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
         return Activity((folder / _ACTIVITY).read_bytes()[:1])
     return Activity.CHANGING
 

@@ -118,12 +118,13 @@ async def adopt(sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox | M
         EngineError: `UNAVAILABLE`, a later release made it; or it cannot be followed now.
     """
     folder = place.folder(sandbox_id)
-    entry = journal.read(folder)
-    if entry is None or entry.kernel is None:
-        return MachineEnd.LOST
-    if entry.boot != boot_id():
-        return MachineEnd.HOST_RESTARTED
     try:
+        entry = journal.read(folder)
+        if entry is None or entry.kernel is None:
+            return MachineEnd.LOST
+        if entry.boot != boot_id():
+            return MachineEnd.HOST_RESTARTED
+        activity = journal.read_activity(folder)
         with contextlib.ExitStack() as undo:
             kernel, gofer = _watches(entry, folder, undo)
             socket = record.read(place.runsc.root, sandbox_id)[2]
@@ -143,7 +144,7 @@ async def adopt(sandbox_id: str, spec: MachineSpec, place: Place) -> Sandbox | M
         socket=socket,
         link=link,
         user=None if entry.user is None else User(entry.user),
-        activity=journal.read_activity(folder),
+        activity=activity,
     )
 
 

@@ -25,7 +25,7 @@ from mitos.node.machine.pool import Pool
 from mitos.node.machine.running import RunningMachine, destroy, leave
 from mitos.node.machine.token import LinkTokens
 from mitos.node.phase import Phase
-from mitos.node.refusal import engine_errors, translate
+from mitos.node.refusal import host_fault, translate
 from mitos.node.state.persist import SandboxRow
 from mitos.node.state.state import State
 from mitos.wire.errors import ApiError
@@ -77,8 +77,8 @@ class Recovery:
         """Takes over all that lives, ends the rest, and removes what belongs to nobody.
 
         Raises:
-            ApiError: the state cannot be read, or is of another version; or the machines are of a
-                later engine. Nothing was ended or removed.
+            ApiError: the state cannot be read, or is of another version; the machines are of a
+                later engine; or the host has no descriptors for them. Nothing was ended or removed.
         """
         began = time.perf_counter()
         rows = self._state.sandboxes.living()
@@ -98,8 +98,7 @@ class Recovery:
                 adopted += 1
         self._state.hibernations.sweep(asleep)
         self._state.checkpoints.sweep(living)
-        with engine_errors("what was kept ready cannot be taken over"):
-            await self._pool.adopt({row.machine_id for row in rows if row.machine_id})
+        await self._pool.adopt({row.machine_id for row in rows if row.machine_id})
         await self._engine.sweep()
         self._state.last_boot.set(self._boot)
         if rows:
@@ -141,9 +140,11 @@ class Recovery:
             try:
                 machine = await self._engine.adopt(row.machine_id, row.spec)
             except EngineError as exc:
-                if exc.fault is EngineFault.UNAVAILABLE:
-                    raise translate(exc, f"sandbox {row.id} cannot be taken over") from exc
-                _log.error("sandbox %s cannot be taken over: %s", row.id, exc)
+                what = f"sandbox {row.id} cannot be taken over"
+                # It may be another time: by a later release, or when the host has what it takes.
+                if exc.fault is EngineFault.UNAVAILABLE or host_fault(exc, what) is not None:
+                    raise translate(exc, what) from exc
+                _log.error("%s: %s", what, exc)
                 return EndReason.LOST
         if isinstance(machine, MachineEnd):
             return EndReason.HOST_RESTARTED if self._is_rebooted else reason_of(machine)

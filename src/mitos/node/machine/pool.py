@@ -145,13 +145,15 @@ class Pool:
 
         Raises:
             ApiError: the state cannot be read.
-            EngineError: the machines are of a later engine.
         """
         wanted = {snapshot.directory: snapshot for snapshot in self._users}
         for machine_id, directory in self._table.all().items():
             snapshot = wanted.get(directory)
             if snapshot is not None and machine_id not in taken:
-                await self._adopt_warm(machine_id, snapshot)
+                try:
+                    await self._adopt_warm(machine_id, snapshot)
+                except EngineError as exc:
+                    _log.warning("a warm machine cannot be taken over: %s", exc)
         for spec in self._wanted_blanks:
             self._blanks[spec].extend(await self._engine.adopt_blanks(spec))
 
