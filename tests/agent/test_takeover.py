@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mitos.agent import pulse as pulse_module
+from mitos.agent import takeover as takeover_module
 from mitos.agent.link import Link
 from mitos.agent.stream import LinkLostError, UnresponsiveError
 from mitos.engine.fake.pipe import PipeEnd, pipe
@@ -109,3 +110,18 @@ async def test_a_machine_that_ends_before_it_answers_is_lost(taken: tuple[Link, 
 
     with pytest.raises(LinkLostError):
         await link.open(Operation.STAT, Fields())
+
+
+async def test_a_guest_that_says_anything_but_the_answer_is_given_up(
+    taken: tuple[Link, PipeEnd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover_module, "MOST_BYTES", 1 << 16)
+    link, agent = taken
+    await nonce_of(agent)
+    await agent.write(b"\xff" * (1 << 16))
+    await agent.write(b"\xff")
+
+    with pytest.raises(LinkLostError, match="broke the link protocol"):
+        await link.hello()
+    assert link.lost_error is not None
+    assert link.lost_error.is_violated

@@ -145,7 +145,7 @@ def test_an_engine_that_isolates_nothing_is_told(tmp_path: Path) -> None:
     assert ready == "ok (mock)\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_server_in_order(tmp_path: Path, number: signal.Signals) -> None:
     with running(tmp_path) as (process, url):
         assert 200 == httpx.get(f"{url}/v1/health", trust_env=False).status_code

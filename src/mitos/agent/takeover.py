@@ -11,9 +11,12 @@ from __future__ import annotations
 import secrets
 
 from mitos.engine.base import ByteStream
-from mitos.wire.link import NONCE_SIZE
+from mitos.wire.link import NONCE_SIZE, LinkError
 
 __all__ = ["Takeover"]
+
+MOST_BYTES = 128 << 20
+"""What an agent may say before it answers: it may owe every stream of its old server its credit."""
 
 
 class Takeover:
@@ -29,6 +32,7 @@ class Takeover:
         self._nonce = secrets.token_bytes(NONCE_SIZE)
         self._word = token.encode() + self._nonce
         self._tail = b""
+        self._dropped = 0
 
     async def announce(self) -> None:
         """Says the first word, when the agent is ready to hear it.
@@ -40,10 +44,17 @@ class Takeover:
         await self._stream.write(self._word)
 
     def find(self, data: bytes) -> bytes | None:
-        """The bytes behind the answer; None while it has not come, and all before it is dropped."""
+        """The bytes behind the answer; None while it has not come, and all before it is dropped.
+
+        Raises:
+            LinkError: more was said than an agent has to say.
+        """
         searched = self._tail + data
         at = searched.find(self._nonce)
         if at >= 0:
             return searched[at + NONCE_SIZE :]
         self._tail = searched[-(NONCE_SIZE - 1) :]
+        self._dropped += len(data)
+        if self._dropped > MOST_BYTES:
+            raise LinkError("an answer to a new server does not come")
         return None

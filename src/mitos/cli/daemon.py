@@ -150,8 +150,11 @@ async def _serve_until_told(
 
 
 def _on_stop(action: Callable[[], object]) -> None:
-    """What Ctrl-C and SIGTERM do from now on."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """What Ctrl-C, SIGTERM and the end of the terminal do from now on."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup(1) has it
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         asyncio.get_running_loop().add_signal_handler(number, action)
 
 
