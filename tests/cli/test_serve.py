@@ -324,3 +324,13 @@ def test_a_signal_in_the_middle_of_a_build_leaves_nothing(tmp_path: Path) -> Non
     assert 1 == process.returncode, said
     assert "Traceback" not in said
     assert leftovers.found() == []
+
+
+def test_a_port_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    port_file = tmp_path / "missing" / "port"
+
+    ended = run(tmp_path, "--addr", "127.0.0.1:0", "--port-file", str(port_file))
+
+    assert 1 == ended.returncode
+    assert "--port-file" in ended.stderr
+    assert "Traceback" not in ended.stderr

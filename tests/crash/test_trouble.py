@@ -107,7 +107,10 @@ def test_the_folder_of_snapshots_is_full(small_scratch: tuple[Stage, Path], seed
 @pytest.fixture(scope="module")
 def small_home(folder: Path) -> Iterator[tuple[Stage, Path]]:
     with small_disk(folder / "homes", HOME_SIZE) as disk:
-        stage = Stage(disk, lambda place: World(make_home(place), place))
+        # The log and the port are no part of the state.
+        beside = folder / "beside"
+        beside.mkdir()
+        stage = Stage(disk, lambda place: World(make_home(place), beside))
         yield stage, disk
         stage.close()
 

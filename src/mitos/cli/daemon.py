@@ -33,6 +33,7 @@ from mitos.server import app
 from mitos.server.http import server as http
 from mitos.server.settings import PreviewSettings, ServerSettings
 from mitos.server.watchdog import watch_loop
+from mitos.wire.errors import ApiError
 
 __all__ = ["Options", "run", "say"]
 
@@ -85,13 +86,12 @@ async def run(options: Options) -> None:
             templates = node.tenant(LOCAL).templates
             for name in options.prepare:
                 await templates.create(name, progress=say)
+            await _serve_until_told(node, listener, heartbeat, options)
         except BaseException:
+            # What ends by itself, or does not even begin, must cost nobody a sandbox.
             await node.close(OnStop.LEAVE)
             raise
-        try:
-            await _serve_until_told(node, listener, heartbeat, options)
-        finally:
-            await node.close()
+        await node.close()
 
 
 def say(line: str) -> None:
@@ -131,7 +131,7 @@ async def _serve_until_told(
     gc.collect()
     gc.freeze()
     if options.port_file is not None:
-        options.port_file.write_text(f"{port}\n")
+        _tell_port(options.port_file, port)
     say(f"listening on {base_url}")
     heartbeat.ready(node.count_sandboxes)
 
@@ -147,6 +147,18 @@ async def _serve_until_told(
         stop=stop.wait,
         end_requests=end_requests,
     )
+
+
+def _tell_port(path: Path, port: int) -> None:
+    try:
+        path.write_text(f"{port}\n")
+    except OSError as exc:
+        raise ApiError(
+            "internal",
+            f"the port cannot be written to {path}",
+            cause=str(exc),
+            remediation="Give another file with --port-file.",
+        ) from exc
 
 
 def _on_stop(action: Callable[[], object]) -> None:
