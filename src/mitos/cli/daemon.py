@@ -100,15 +100,18 @@ def say(line: str) -> None:
 
 
 def _node(options: Options) -> Node:
-    engine = select.find(options.engine).open(EngineSettings(options.home))
-    settings = NodeSettings(
-        home=options.home,
-        scratch=options.scratch,
-        idle_timeout_s=options.idle_timeout_s,
-        guest_forks=options.guest_forks,
-        on_stop=options.on_stop,
+    settings = EngineSettings(options.home, options.scratch)
+    engine = select.find(options.engine).open(settings)
+    return Node(
+        NodeSettings(
+            home=options.home,
+            scratch=options.scratch,
+            idle_timeout_s=options.idle_timeout_s,
+            guest_forks=options.guest_forks,
+            on_stop=options.on_stop,
+        ),
+        engine,
     )
-    return Node(settings, engine)
 
 
 async def _serve_until_told(

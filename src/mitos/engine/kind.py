@@ -24,6 +24,9 @@ class EngineSettings:
     must not share one.
     """
 
+    scratch: Path | None = None
+    """Where snapshots may lie for a moment, if not in the home."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineKind:

@@ -102,7 +102,7 @@ class GvisorEngine:
             settings=self._settings,
             runsc=runsc,
             machines=machines,
-            copies=state / "copies",
+            copies=self._settings.copies or state / "copies",
             hierarchy=findings.hierarchy,
             group=self.control_group,
             users=await _users(state, machines),

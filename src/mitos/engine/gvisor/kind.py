@@ -15,8 +15,9 @@ __all__ = ["KIND"]
 
 
 def _open(settings: EngineSettings) -> GvisorEngine:
-    home = settings.home
-    return GvisorEngine(GvisorSettings(runsc=program.find(home), state=home / "run"))
+    home, scratch = settings.home, settings.scratch
+    copies = None if scratch is None else scratch / "copies"
+    return GvisorEngine(GvisorSettings(runsc=program.find(home), state=home / "run", copies=copies))
 
 
 KIND = EngineKind(name=GvisorEngine.name, facts=GvisorEngine.facts, open=_open)

@@ -18,6 +18,11 @@ class GvisorSettings:
     state: Path
     """Folder that belongs to the engine alone, and to those that adopt its sandboxes later."""
 
+    copies: Path | None = None
+    """Folder for snapshots of sandboxes that are copied while they are adopted; emptied at start.
+    One in `state` if None.
+    """
+
     order_timeout_s: float = 30.0
     """Deadline of one order to a sandbox. Orders take milliseconds; this is for overload."""
 
