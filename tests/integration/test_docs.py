@@ -65,7 +65,9 @@ def reader(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     (tmp_path / "project/deep/file").write_text("x")
     (tmp_path / "big.bin").write_bytes(bytes(5_000_000))
     yield tmp_path
-    mitos.SandboxServer(server.url).create_template("python")
+    client = mitos.SandboxServer(server.url)
+    client.end_drain()
+    client.create_template("python")
     server.end_sandboxes()
 
 

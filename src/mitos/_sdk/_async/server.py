@@ -112,6 +112,8 @@ class AsyncSandboxServer:
         Example:
             >>> (await server.drain())["draining"]
             True
+            >>> (await server.end_drain())["draining"]
+            False
         """
         query = "?hibernate=true" if hibernate else ""
         return await self._drain("POST", query)

@@ -111,6 +111,8 @@ class SandboxServer:
         Example:
             >>> server.drain()["draining"]
             True
+            >>> server.end_drain()["draining"]
+            False
         """
         query = "?hibernate=true" if hibernate else ""
         return self._drain("POST", query)
