@@ -180,14 +180,21 @@ class Tenant:
 
     # Relatives
 
-    async def checkpoint(self, sandbox_id: str, name: str = "") -> CheckpointRecord:
+    async def checkpoint(
+        self, sandbox_id: str, name: str = "", *, idempotency_key: str | None = None
+    ) -> CheckpointRecord:
         """Keeps a snapshot of a sandbox, which goes on as it was.
 
         Raises:
             ApiError: `not_found`, `quota_exceeded`, or the engine's failure.
         """
-        quota = self.settings.quota(self.owner)
-        return await self._parts.checkpointing.checkpoint(self._find(sandbox_id), name, quota)
+        async with self._parts.state.keys.use(self.owner, idempotency_key, "checkpoint") as use:
+            sandbox, created = self._find(sandbox_id), (use and use.created) or ()
+            for record in self._parts.state.checkpoints.records(sandbox.uid):
+                if record.id in created:
+                    return record
+            quota = self.settings.quota(self.owner)
+            return await self._parts.checkpointing.checkpoint(sandbox, name, quota, use)
 
     async def checkpoint_digest(self, sandbox_id: str, checkpoint_id: str) -> str:
         """SHA-256 of a checkpoint's files, in hex.
@@ -240,16 +247,19 @@ class Tenant:
         sandbox = self._parts.registry.by_uid(relative.uid)
         return None if sandbox is None else sandbox.phase
 
-    async def promote(self, child_id: str) -> SandboxRecord:
+    async def promote(self, child_id: str, *, idempotency_key: str | None = None) -> SandboxRecord:
         """Gives a child its parent's id; the parent ends. One step for everybody who looks.
 
         Raises:
             ApiError: `not_found`; `invalid_input` (409) when it has no parent, is paused, or
                 another sandbox has the parent's id.
         """
-        child = self._find(child_id)
-        await self._parts.relatives.promote(child)
-        return child.record()
+        async with self._parts.state.keys.use(self.owner, idempotency_key, "promote") as use:
+            if use and (replay := self._replay(use.created)):
+                return replay[0]
+            child = self._find(child_id)
+            await self._parts.relatives.promote(child, use)
+            return child.record()
 
     async def diff(self, sandbox_id: str, other_id: str) -> FileDiff:
         """Which files differ between two relatives: what `other_id` has that the first has not.

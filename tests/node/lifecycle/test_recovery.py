@@ -445,3 +445,31 @@ async def test_what_was_kept_ready_is_taken_over(
     assert machine_of(again, engine, "two").id in machines
     assert "two\n" == await output(again, "two", "hostname")
     assert "one\n" == await output(again, "one", "hostname")
+
+
+async def test_a_repeated_checkpoint_is_the_one_that_was_made(
+    node: Node, start_node: StartNode
+) -> None:
+    await node.create("python", "one")
+    await node.create("python", "other")
+    kept = await node.checkpoint("one", "first", idempotency_key="key")
+
+    again = await restart(node, start_node)
+
+    assert kept == await again.checkpoint("one", "first", idempotency_key="key")
+    assert [kept] == again.list_checkpoints("one")
+    assert kept.id != (await again.checkpoint("other", idempotency_key="key")).id
+    again.delete_checkpoint("one", kept.id)
+    assert kept.id != (await again.checkpoint("one", idempotency_key="key")).id
+
+
+async def test_a_repeated_promote_happens_once(node: Node, start_node: StartNode) -> None:
+    await node.create("python", "one")
+    await node.fork("one", ["child"])
+    promoted = await node.promote("child", idempotency_key="key")
+
+    again = await restart(node, start_node)
+
+    assert promoted == await again.promote("child", idempotency_key="key")
+    with pytest.raises(ApiError, match="no sandbox"):
+        await again.promote("child")

@@ -15,6 +15,7 @@ from mitos.node.phase import Event
 from mitos.node.quota import Quota
 from mitos.node.state import checkpoint
 from mitos.node.state.checkpoint import CheckpointRecord, Checkpoints
+from mitos.node.state.idempotency import KeyUse
 
 __all__ = ["Checkpointing"]
 
@@ -47,7 +48,9 @@ class Checkpointing:
         self._registry = registry
         self._checkpoints = checkpoints
 
-    async def checkpoint(self, sandbox: Sandbox, name: str, quota: Quota) -> CheckpointRecord:
+    async def checkpoint(
+        self, sandbox: Sandbox, name: str, quota: Quota, key: KeyUse | None = None
+    ) -> CheckpointRecord:
         """Keeps a snapshot of a sandbox, which goes on as it was.
 
         Raises:
@@ -67,6 +70,7 @@ class Checkpointing:
                     snapshot_format=sandbox.row.snapshot_format,
                     quota=quota,
                     owned={each.uid for each in self._registry.living(sandbox.owner)},
+                    key=key,
                 )
                 undo.pop_all()
             return record

@@ -133,7 +133,13 @@ class Lifecycle:
         self._write(sandbox, row, EventKind.DEADLINE)
         return int(deadline)
 
-    def rename(self, sandbox: Sandbox, sandbox_id: str, replaced: Sandbox | None) -> None:
+    def rename(
+        self,
+        sandbox: Sandbox,
+        sandbox_id: str,
+        replaced: Sandbox | None,
+        key: KeyUse | None = None,
+    ) -> None:
         """Gives a sandbox another id; the living one that has it now ends.
 
         Preconditions: `Registry.reserve_place` holds the id.
@@ -142,7 +148,7 @@ class Lifecycle:
             ApiError: the state cannot be written; both are as they were.
         """
         row = replace(sandbox.row, id=sandbox_id)
-        self._table.rename(row, replaced=replaced.row if replaced else None)
+        self._table.rename(row, replaced=replaced.row if replaced else None, key=key)
         if replaced is not None:
             self._leave(replaced, EndReason.TERMINATED)
         self._registry.remove(sandbox)

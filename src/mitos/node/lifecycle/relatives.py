@@ -11,6 +11,7 @@ from mitos.node.lifecycle.sandbox import Sandbox
 from mitos.node.lifecycle.supervisor import Supervisor
 from mitos.node.machine.launcher import Launcher
 from mitos.node.phase import Event
+from mitos.node.state.idempotency import KeyUse
 from mitos.node.state.sandbox import SandboxTable
 from mitos.wire.errors import ApiError, conflict
 
@@ -42,8 +43,12 @@ class Relatives:
         self._registry = registry
         self._table = table
 
-    async def promote(self, child: Sandbox) -> None:
+    async def promote(self, child: Sandbox, key: KeyUse | None = None) -> None:
         """Gives a child its parent's id; the parent ends. One step for everybody who looks.
+
+        Args:
+            child: that takes the place.
+            key: the request's idempotency key.
 
         Raises:
             ApiError: `invalid_input` (409) when it has no parent, is paused, or another sandbox has
@@ -60,7 +65,7 @@ class Relatives:
                 await self._launcher.rename(child.awake, parent_id)
                 try:
                     self._lifecycle.check(child, Event.PROMOTE)
-                    await self._supervisor.replace_sandbox(child, parent_id)
+                    await self._supervisor.replace_sandbox(child, parent_id, key)
                 except ApiError:
                     with contextlib.suppress(ApiError):  # it may have ended
                         await self._launcher.rename(child.awake, named)

@@ -23,6 +23,7 @@ from mitos.node.machine.launcher import Launcher
 from mitos.node.machine.running import RunningMachine
 from mitos.node.phase import Event, Phase
 from mitos.node.settings import NodeSettings, OnStop
+from mitos.node.state.idempotency import KeyUse
 from mitos.node.state.persist import SandboxRow
 from mitos.node.state.state import State
 from mitos.wire.errors import ApiError
@@ -204,7 +205,9 @@ class Supervisor:
             self._lifecycle.end(sandbox, reason)
             await self._free(sandbox, checkpoint_ids)
 
-    async def replace_sandbox(self, sandbox: Sandbox, sandbox_id: str) -> None:
+    async def replace_sandbox(
+        self, sandbox: Sandbox, sandbox_id: str, key: KeyUse | None = None
+    ) -> None:
         """Gives a sandbox the id of another, which ends.
 
         Preconditions: `Registry.reserve_place` holds the id.
@@ -214,7 +217,7 @@ class Supervisor:
         """
         replaced = self._registry.get(sandbox.owner, sandbox_id)
         checkpoint_ids = [] if replaced is None else self._checkpoint_ids(replaced)
-        self._lifecycle.rename(sandbox, sandbox_id, replaced)
+        self._lifecycle.rename(sandbox, sandbox_id, replaced, key)
         if replaced is not None:
             await self._free(replaced, checkpoint_ids)
 

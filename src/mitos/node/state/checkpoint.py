@@ -22,6 +22,7 @@ from mitos.node.quota import Quota
 from mitos.node.refusal import storage_errors
 from mitos.node.state import persist
 from mitos.node.state.database import Database
+from mitos.node.state.idempotency import KeyUse
 from mitos.node.state.persist import CheckpointRow
 from mitos.wire.errors import ApiError
 
@@ -98,6 +99,7 @@ class Checkpoints:
         snapshot_format: str,
         quota: Quota,
         owned: Collection[str],
+        key: KeyUse | None = None,
     ) -> CheckpointRecord:
         """Keeps a snapshot that was written to the place of `new_place`.
 
@@ -109,6 +111,7 @@ class Checkpoints:
             snapshot_format: names what can read it.
             quota: of the owner.
             owned: the uids of all of the owner's sandboxes, which share the quota.
+            key: the request's idempotency key.
 
         Raises:
             ApiError: `quota_exceeded`, it is too large; or the state cannot be written. The
@@ -126,6 +129,8 @@ class Checkpoints:
             transaction.execute(
                 "INSERT INTO checkpoint VALUES (?, ?, ?)", persist.checkpoint_columns(row)
             )
+            if key is not None:
+                key.write(transaction, [row.id])
         return _record(row)
 
     def records(self, uid: str) -> list[CheckpointRecord]:

@@ -21,7 +21,7 @@ __all__ = ["IdempotencyKeys", "KeyUse"]
 
 LIFETIME_S = 24 * 3600
 
-WAIT_DEADLINE_S = {"fork": 120.0, "template": 3600.0}
+WAIT_DEADLINE_S = {"fork": 120.0, "checkpoint": 120.0, "promote": 120.0, "template": 3600.0}
 """How long a request waits for another of its key; building a template may take minutes."""
 
 
@@ -66,7 +66,7 @@ class IdempotencyKeys:
         Args:
             owner: whose key it is; others may use the same text.
             key: as the client sent it.
-            kind: `fork` or `template`: each has its own keys.
+            kind: `fork`, `checkpoint`, `promote` or `template`: each has its own keys.
 
         Raises:
             ApiError: another request of the key did not end in time.

@@ -94,7 +94,9 @@ class SandboxTable:
         self._database.write_or_defer(write)
         self._events.publish(event)
 
-    def rename(self, row: SandboxRow, *, replaced: SandboxRow | None) -> None:
+    def rename(
+        self, row: SandboxRow, *, replaced: SandboxRow | None, key: KeyUse | None = None
+    ) -> None:
         """Notes that a sandbox goes on under another id, and the end of the one that had it.
 
         Raises:
@@ -111,6 +113,8 @@ class SandboxTable:
             _update(transaction, row)
             for event in drafts:
                 self._events.write(transaction, event)
+            if key is not None:
+                key.write(transaction, [row.id])
         self._publish(drafts)
 
     def end(self, row: SandboxRow, reason: EndReason) -> None:

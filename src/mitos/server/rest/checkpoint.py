@@ -35,7 +35,10 @@ async def _create(call: Call) -> object:
     name = call.body().get("name", "")
     if not is_text(name, MAX_NAME):
         raise bad_member("name", f"a text of at most {MAX_NAME} characters, without NUL")
-    return _checkpoint(await call.tenant.checkpoint(call.sandbox_id, name))
+    record = await call.tenant.checkpoint(
+        call.sandbox_id, name, idempotency_key=call.idempotency_key
+    )
+    return _checkpoint(record)
 
 
 async def _delete(call: Call) -> object:

@@ -35,7 +35,8 @@ async def _diff(call: Call) -> object:
 
 
 async def _promote(call: Call) -> object:
-    return sandbox_body(await call.tenant.promote(call.sandbox_id), call)
+    key = call.idempotency_key
+    return sandbox_body(await call.tenant.promote(call.sandbox_id, idempotency_key=key), call)
 
 
 def _relative(relative: Relative, phase: Phase | None) -> Body:
