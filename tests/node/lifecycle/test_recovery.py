@@ -138,6 +138,24 @@ async def test_machines_of_a_later_engine_stop_the_start_and_nothing_is_touched(
         assert "ok\n" == await output(again, name, "echo ok")
 
 
+async def test_sandboxes_of_another_engine_are_not_touched(
+    node: Node, start_node: StartNode, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await node.create("python", "one")
+    await node.create("python", "asleep")
+    await node.hibernate("asleep")
+    await node.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "name", "other")
+        with pytest.raises(ApiError, match="of the fake engine") as caught:
+            await start_node(on_stop=OnStop.END)
+    assert "--engine fake" in caught.value.remediation
+
+    again = await start_node(on_stop=OnStop.LEAVE)
+    for name in ("one", "asleep"):
+        assert "ok\n" == await output(again, name, "echo ok")
+
+
 async def test_a_host_without_descriptors_costs_no_sandbox(
     node: Node, start_node: StartNode, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

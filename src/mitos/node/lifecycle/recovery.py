@@ -77,11 +77,13 @@ class Recovery:
         """Takes over all that lives, ends the rest, and removes what belongs to nobody.
 
         Raises:
-            ApiError: the state cannot be read, or is of another version; the machines are of a
-                later engine; or the host has no descriptors for them. Nothing was ended or removed.
+            ApiError: the state cannot be read, or is of another version; the machines are of
+                another engine or a later one; or the host has no descriptors for them. Nothing was
+                ended or removed.
         """
         began = time.perf_counter()
         rows = self._state.sandboxes.living()
+        self._require_engine(rows)
         last_uses = self._state.sandboxes.last_uses()
         found = await self._find_all(rows)
         asleep, living, adopted = set(), set(), 0
@@ -104,6 +106,19 @@ class Recovery:
         if rows:
             elapsed_ms = (time.perf_counter() - began) * 1000
             _log.info("adopted %d sandboxes in %.0f ms", adopted, elapsed_ms)
+
+    def _require_engine(self, rows: Sequence[SandboxRow]) -> None:
+        """Refuses sandboxes that another engine runs: this one knows nothing of them."""
+        ours = f"{self._engine.name}-"
+        for row in rows:
+            if not row.snapshot_format.startswith(ours):
+                engine = row.snapshot_format.partition("-")[0]
+                raise ApiError(
+                    "internal",
+                    f"sandbox {row.id} of this home is of the {engine} engine",
+                    remediation=f"Start the server with --engine {engine}, or with another --home.",
+                    status=503,
+                )
 
     async def _find_all(
         self, rows: Sequence[SandboxRow]
